@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import math
+import warnings
 from collections.abc import Iterable
 
-__all__ = ["require_choice"]
+import torch
+from torch import Tensor
+
+__all__ = [
+    "require_baselines",
+    "require_choice",
+    "require_generator",
+    "require_images",
+    "require_pair",
+    "require_positive_int",
+    "require_scores",
+]
+
+# Images live in [0, 1]. Noise (NoiseTunnel, sensitivity_max) leaves that range a little, so the limit is
+# one of scale: 0..255 images break it, noise of standard deviation 1 does not.
+_SCALE_LIMIT = 10.0
 
 
 def require_choice(value: object, choices: Iterable[str], what: str) -> str:
@@ -28,3 +45,147 @@ def require_choice(value: object, choices: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(value.lower(), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"unknown {what} {value!r}: expected one of {', '.join(names)}{hint}")
+
+
+def require_positive_int(value: object, what: str) -> int:
+    """Returns ``value`` if it is an integer of at least 1 (a bool is none)."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"expected {what} to be an integer of at least 1, got {value!r}")
+    return value
+
+
+def require_images(images: object, what: str = "images") -> Tensor:
+    """Returns ``images`` if they are what the package calls images: float ``(N, C, H, W)`` in [0, 1].
+
+    Values a little outside [0, 1] pass (noise adds them); values of another scale do not. Images that
+    look normalised already (a fifth of their values below 0) pass with a warning.
+
+    Raises:
+        TypeError: not a tensor, or integer values.
+        ValueError: another number of dimensions, no image, NaN, infinite, or a scale like 0..255.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"expected {what} as a torch.Tensor (N, C, H, W), got {type(images).__name__}")
+    if images.ndim != 4 or 0 in images.shape:
+        hint = "; add the batch dimension with image[None]" if images.ndim == 3 else ""
+        raise ValueError(f"expected {what} of shape (N, C, H, W), got {tuple(images.shape)}{hint}")
+    if not images.is_floating_point():
+        raise TypeError(
+            f"expected {what} as floats in [0, 1], got {images.dtype}; convert with images.float() / 255"
+        )
+    low, high = (float(v) for v in torch.aminmax(images.detach()))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"expected finite {what}, got NaN or infinite values; check how they were read")
+    if low < -_SCALE_LIMIT or high > _SCALE_LIMIT:
+        raise ValueError(
+            f"expected {what} in [0, 1], got values from {low:.4g} to {high:.4g}; "
+            "if they are 0..255, divide by 255"
+        )
+    if low < -0.5 and float((images.detach() < 0).float().mean()) > 0.2:
+        warnings.warn(
+            f"{what} reach from {low:.3g} to {high:.3g} and look normalised already; expected [0, 1], with "
+            "the normalisation inside PairSimilarity(preprocess=...)",
+            UserWarning,
+            stacklevel=3,
+        )
+    return images
+
+
+def require_pair(inputs: object) -> tuple[Tensor, Tensor]:
+    """Returns the two images of ``inputs`` after :func:`require_images` and a look at both together.
+
+    Raises:
+        TypeError: not two tensors, or of two dtypes.
+        ValueError: shapes or devices that do not match; batches may differ where one of them is 1.
+    """
+    if not isinstance(inputs, (tuple, list)) or len(inputs) != 2:
+        came = f"{len(inputs)} of them" if isinstance(inputs, (tuple, list)) else type(inputs).__name__
+        raise TypeError(f"expected inputs as a pair (image_a, image_b), got {came}")
+    image_a, image_b = (require_images(image, f"image_{side}") for image, side in zip(inputs, "ab", strict=True))
+    shapes = f"image_a {tuple(image_a.shape)} and image_b {tuple(image_b.shape)}"
+    if image_a.shape[1:] != image_b.shape[1:]:
+        raise ValueError(f"expected two images of the same channels and size, got {shapes}")
+    if image_a.shape[0] != image_b.shape[0] and 1 not in (image_a.shape[0], image_b.shape[0]):
+        raise ValueError(f"expected equal batches, or a batch of 1 on one side, got {shapes}")
+    if image_a.dtype != image_b.dtype:
+        raise TypeError(f"expected one dtype, got image_a {image_a.dtype} and image_b {image_b.dtype}")
+    if image_a.device != image_b.device:
+        raise ValueError(f"expected one device, got image_a on {image_a.device} and image_b on {image_b.device}")
+    return image_a, image_b
+
+
+def require_scores(scores: object, n: int, like: Tensor) -> Tensor:
+    """Returns the answer of a scoring function as a tensor ``(n,)`` on the device of ``like``.
+
+    Numpy arrays and lists pass, as a service or onnxruntime answers with them, and ``(n, 1)`` too.
+
+    Raises:
+        TypeError: not numbers.
+        ValueError: another number of scores, NaN or infinite.
+    """
+    try:
+        scores = torch.as_tensor(scores, device=like.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"expected scores as a tensor of shape ({n},), got {type(scores).__name__}") from error
+    if scores.shape == (n, 1):
+        scores = scores[:, 0]
+    if scores.shape != (n,):
+        raise ValueError(
+            f"expected one score per pair, shape ({n},), got {tuple(scores.shape)}; forward_func takes "
+            "(image_a, image_b) batches and answers with one score each"
+        )
+    if not torch.isfinite(scores).all():
+        raise ValueError("expected finite scores, got NaN or infinite ones")
+    return scores
+
+
+def require_baselines(baselines: object, images: tuple[Tensor, Tensor]) -> tuple[float | Tensor, float | Tensor]:
+    """Returns what stands in for hidden pixels of each side: a number, or a tensor of 1 or N images.
+
+    Args:
+        baselines: A number, a tensor, or a tuple of two such, as Captum takes them.
+        images: The images of both sides.
+
+    Raises:
+        TypeError: none of these.
+        ValueError: a tensor that does not fit the images, NaN or another scale.
+    """
+    sides = baselines if isinstance(baselines, (tuple, list)) else (baselines, baselines)
+    if len(sides) != 2:
+        raise ValueError(f"expected baselines for two sides, got {len(sides)}")
+    return _side_baseline(sides[0], images[0]), _side_baseline(sides[1], images[1])
+
+
+def _side_baseline(baseline: object, image: Tensor) -> float | Tensor:
+    if isinstance(baseline, (int, float)) and not isinstance(baseline, bool):
+        if not abs(baseline) <= _SCALE_LIMIT:
+            raise ValueError(f"expected baselines in [0, 1], 0 = black, got {baseline}")
+        return baseline
+    if not isinstance(baseline, Tensor):
+        raise TypeError(f"expected baselines as a number or a tensor, or two of them, got {baseline!r}")
+    if baseline.ndim == 3:
+        baseline = baseline[None]
+    require_images(baseline, "baselines")
+    if baseline.shape[0] not in (1, len(image)) or any(
+        have not in (1, want) for have, want in zip(baseline.shape[1:], image.shape[1:], strict=True)
+    ):
+        raise ValueError(f"expected baselines that fit images of shape {tuple(image.shape)}, got {tuple(baseline.shape)}")
+    return baseline.to(image)
+
+
+def require_generator(seed: int | None, generator: torch.Generator | None) -> torch.Generator | None:
+    """Returns the generator that ``seed`` or ``generator`` asks for; None is torch's global one.
+
+    Raises:
+        TypeError: not an integer, or not a generator.
+        ValueError: both are given.
+    """
+    if seed is not None and generator is not None:
+        raise ValueError("expected seed or generator, got both; give one of them")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"expected generator as a torch.Generator, got {type(generator).__name__}")
+    if seed is None:
+        return generator
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"expected seed as an integer, got {seed!r}")
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,141 @@
+"""Channel maps: where in an image each embedding channel looks.
+
+Every feature-guided method is a weighted sum of such maps, ``weights (K, D) @ maps (D, H W)``. The maps
+depend on one image alone; partners enter through the weights, so that one image against K partners costs
+one image's maps and a small matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from captum_face._validation import require_choice, require_images, require_positive_int
+from captum_face.pair import PairSimilarity
+from captum_face.scores import unit
+
+__all__ = ["gradient_channel_maps", "gradient_channel_maps_chunked", "weighted_channel_maps"]
+
+#: Channels in one backward pass where the caller does not say.
+DEFAULT_BATCH = 16
+
+_EMBEDDINGS: dict[str, Callable[[Tensor], Tensor]] = {"normalized": unit, "raw": lambda embeddings: embeddings}
+_GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {"absolute": torch.abs, "signed": lambda gradient: gradient}
+
+
+def gradient_channel_maps_chunked(
+    pair: PairSimilarity,
+    image: Tensor,
+    *,
+    gradient: str = "absolute",
+    embedding: str = "normalized",
+    internal_batch_size: int | None = None,
+) -> Iterator[tuple[slice, Tensor]]:
+    r"""Yields FGGB's channel maps some channels at a time, so that memory does not grow with D.
+
+    With :math:`G_k = \partial f_k / \partial I`, the map of channel k is the mean over colour of
+    :math:`|G_k|`, divided by its L2 norm (Lu, Xu and Ebrahimi, FG 2024, arXiv 2403.04549).
+
+    The image is replicated once per channel of a chunk and goes forward once; each chunk is one backward
+    pass through that same graph, in which replica i answers for the chunk's channel i.
+
+    Args:
+        pair: The pair wrapper; call this inside ``pair.frozen()``.
+        image: One image ``(1, C, H, W)`` in [0, 1].
+        gradient: ``"absolute"`` as published, or ``"signed"``: the mean over colour keeps the sign.
+        embedding: Differentiate the ``"normalized"`` embedding as published, or the ``"raw"`` one.
+        internal_batch_size: Channels in one backward pass; memory grows with it. Default 16.
+
+    Yields:
+        ``(channels, maps)``: a slice of the D channels, and their maps ``(len, H, W)``, each of unit L2
+        norm, or all zero where the channel has no gradient.
+
+    Cost: ``internal_batch_size`` forward and D backward passes of one image, for the input alone.
+
+    Raises:
+        ValueError: an unknown option, more than one image, gradients that are NaN or infinite.
+        TypeError: a model that cannot be differentiated.
+    """
+    transform = _EMBEDDINGS[require_choice(embedding, _EMBEDDINGS, "embedding option")]
+    rectify = _GRADIENTS[require_choice(gradient, _GRADIENTS, "gradient option")]
+    limit = require_positive_int(internal_batch_size or DEFAULT_BATCH, "internal_batch_size")
+    if len(require_images(image)) != 1:
+        raise ValueError(f"expected one image (1, C, H, W), got {tuple(image.shape)}")
+    # Methods are called under no_grad (NoiseTunnel) and inference_mode; both end here.
+    with torch.inference_mode(False), torch.no_grad():
+        dimensions = pair.embed(image).shape[1]
+    # Equal chunks: at most one replica is idle in each pass.
+    passes = -(-dimensions // limit)
+    size = -(-dimensions // passes)
+    with torch.inference_mode(False), torch.enable_grad():
+        replicas = image.detach().expand(size, -1, -1, -1).clone().requires_grad_()
+        embeddings = _differentiable(transform(pair.embed(replicas)))
+    for start in range(0, dimensions, size):
+        channels = slice(start, min(start + size, dimensions))
+        count = channels.stop - start
+        seeds = torch.zeros_like(embeddings)
+        seeds[range(count), range(start, channels.stop)] = 1
+        with torch.inference_mode(False):
+            (gradients,) = torch.autograd.grad(
+                embeddings, replicas, seeds, retain_graph=channels.stop < dimensions, allow_unused=True
+            )
+        if gradients is None:
+            raise _not_differentiable()
+        if not torch.isfinite(gradients).all():
+            raise ValueError(f"expected finite gradients, got NaN or infinite ones in channels {start} to {channels.stop - 1}")
+        maps = rectify(gradients[:count]).mean(1)
+        norms = maps.flatten(1).norm(dim=1)[:, None, None]
+        yield channels, maps / norms.where(norms > 0, 1)
+
+
+def gradient_channel_maps(pair: PairSimilarity, image: Tensor, **options: object) -> Tensor:
+    """All channel maps ``(D, H, W)`` of one image at once; see :func:`gradient_channel_maps_chunked`.
+
+    Example::
+
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+        >>> maps = gradient_channel_maps(PairSimilarity(model), torch.rand(1, 3, 8, 8))
+        >>> maps.shape, bool(torch.allclose(maps.flatten(1).norm(dim=1), torch.ones(5)))
+        (torch.Size([5, 8, 8]), True)
+    """
+    with pair.frozen():
+        return torch.cat([maps for _, maps in gradient_channel_maps_chunked(pair, image, **options)])  # type: ignore[arg-type]
+
+
+def weighted_channel_maps(
+    chunks: Iterator[tuple[slice, Tensor]], weights: Tensor, progress: Callable[[int], object] | None = None
+) -> Tensor:
+    """``weights @ maps`` without ever holding all maps.
+
+    Args:
+        chunks: ``(channels, maps)`` as :func:`gradient_channel_maps_chunked` yields them.
+        weights: ``(K, D)``, a row for each partner.
+        progress: Called with the number of channels done after each chunk.
+
+    Returns:
+        ``(K, H, W)``.
+    """
+    total: Tensor | None = None
+    for channels, maps in chunks:
+        share = torch.einsum("kd,dhw->khw", weights[:, channels], maps)
+        total = share if total is None else total + share
+        if progress is not None:
+            progress(channels.stop - channels.start)
+    assert total is not None  # an embedding has at least one channel
+    return total
+
+
+def _differentiable(embeddings: Tensor) -> Tensor:
+    if not embeddings.requires_grad:
+        raise _not_differentiable()
+    return embeddings
+
+
+def _not_differentiable() -> TypeError:
+    return TypeError(
+        "expected an embedding model that can be differentiated, got one whose embedding has no gradient for "
+        "the image (onnxruntime, numpy, or no_grad inside); use CorrRISE, which needs scores alone, or "
+        "captum_face.models.load_onnx for an .onnx file"
+    )

@@ -1,0 +1,183 @@
+"""Occlusion masks, and the scores of masked images against a partner.
+
+Every occlusion method is a statistic of ``scores (K, n_masks)`` against ``masks (n_masks, H, W)``. The
+masked images are embedded once, whatever the number K of partners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from captum_face._validation import require_positive_int, require_scores
+from captum_face.pair import PairSimilarity
+
+__all__ = ["apply_masks", "masked_scores", "random_patches", "require_masks"]
+
+
+def random_patches(
+    n_masks: int,
+    size: tuple[int, int],
+    *,
+    n_patches: int = 3,
+    patch_size: int | tuple[int, int] | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Masks that hide ``n_patches`` rectangles each, uniformly placed and fully inside the image.
+
+    Args:
+        n_masks: How many masks.
+        size: ``(H, W)`` of the image.
+        n_patches: Rectangles in each mask; they may overlap.
+        patch_size: Side of the squares in pixels, or ``(height, width)``. None for 30/112 of each side,
+            CorrRISE's 30 pixels on a 112 x 112 crop.
+        generator: Source of randomness; None for torch's global one.
+
+    Returns:
+        ``(n_masks, H, W)`` bool, True = kept, on the generator's device.
+
+    Raises:
+        ValueError: a count below 1, or patches larger than the image.
+
+    Example::
+
+        >>> masks = random_patches(4, (112, 112), generator=torch.Generator().manual_seed(0))
+        >>> masks.shape, int((~masks[0]).sum()) <= 3 * 30 * 30
+        (torch.Size([4, 112, 112]), True)
+    """
+    require_positive_int(n_masks, "n_masks")
+    require_positive_int(n_patches, "n_patches")
+    if patch_size is None:
+        patch = tuple(max(1, round(30 / 112 * side)) for side in size)
+    else:
+        patch = patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
+        for side in patch:
+            require_positive_int(side, "patch_size")
+    if len(patch) != 2 or patch[0] > size[0] or patch[1] > size[1]:
+        raise ValueError(f"expected patches inside the image of {size[0]}x{size[1]} pixels, got patch_size={patch_size!r}")
+    device = generator.device if generator is not None else None
+    hidden = []
+    for side, length in zip(size, patch, strict=True):
+        start = torch.randint(side - length + 1, (n_masks, n_patches, 1), generator=generator, device=device)
+        position = torch.arange(side, device=device)
+        hidden.append((position >= start) & (position < start + length))
+    rows, columns = hidden
+    # (n, H, patches) x (n, patches, W): a pixel is hidden when one patch holds both its row and its column.
+    return torch.matmul(rows.mT.float(), columns.float()) == 0
+
+
+def require_masks(masks: object, size: tuple[int, int]) -> Tensor:
+    """Returns masks of the caller's own as ``(n, H, W)``, bool if they are hard and float if they are soft.
+
+    Args:
+        masks: ``(n, H, W)`` or ``(n, 1, H, W)``, 1 = kept, 0 = hidden, anything between for soft masks.
+        size: ``(H, W)`` of the image.
+
+    Raises:
+        TypeError: not a tensor.
+        ValueError: another shape or size, fewer than 2 masks, values outside [0, 1].
+    """
+    if not isinstance(masks, Tensor):
+        raise TypeError(f"expected masks as a torch.Tensor (n, H, W), got {type(masks).__name__}")
+    if masks.ndim == 4 and masks.shape[1] == 1:
+        masks = masks[:, 0]
+    if masks.ndim != 3 or tuple(masks.shape[1:]) != tuple(size) or len(masks) < 2:
+        raise ValueError(
+            f"expected at least 2 masks of shape (n, {size[0]}, {size[1]}) or (n, 1, {size[0]}, {size[1]}), the "
+            f"size of the images, got {tuple(masks.shape)}"
+        )
+    if masks.dtype == torch.bool:
+        return masks
+    # `not (...)` also catches NaN.
+    if not ((masks >= 0) & (masks <= 1)).all():
+        raise ValueError("expected mask values in [0, 1], 1 = kept and 0 = hidden, got others")
+    hard = masks.bool()
+    return hard if bool((hard == masks).all()) else masks
+
+
+def apply_masks(image: Tensor, masks: Tensor, baseline: float | Tensor = 0) -> Tensor:
+    """``image * mask + baseline * (1 - mask)``.
+
+    Args:
+        image: ``(1, C, H, W)``.
+        masks: ``(n, H, W)``, 1 = kept.
+        baseline: What stands in hidden places: a number or a tensor that broadcasts with ``(1, C, H, W)``.
+
+    Returns:
+        ``(n, C, H, W)`` on the device and in the dtype of ``image``.
+    """
+    kept = masks[:, None].to(image)
+    masked = image * kept
+    return masked if isinstance(baseline, (int, float)) and baseline == 0 else masked + baseline * (1 - kept)
+
+
+def masked_scores(
+    forward_func: Callable[[Tensor, Tensor], Tensor],
+    image: Tensor,
+    partners: Tensor,
+    masks: Tensor,
+    *,
+    swapped: bool = False,
+    baseline: float | Tensor = 0,
+    perturbations_per_eval: int = 32,
+    progress: Callable[[int], object] | None = None,
+) -> Tensor:
+    """Scores of one image under every mask against each of K intact partners.
+
+    Args:
+        forward_func: A :class:`~captum_face.PairSimilarity`, or any callable ``(a, b) -> (N,)``.
+        image: ``(1, C, H, W)``, the one to mask.
+        partners: ``(K, C, H, W)``.
+        masks: ``(n, H, W)``, 1 = kept.
+        swapped: The masked image is the second argument of ``forward_func``.
+        baseline: What stands in hidden places, see :func:`apply_masks`.
+        perturbations_per_eval: Masked images in one forward pass.
+        progress: Called after each pass with the number of masked images scored.
+
+    Returns:
+        ``(K, n)`` without gradients. In double precision whatever the model computes in: later
+        statistics centre the scores, and single precision would round what is left.
+
+    Cost: with a :class:`~captum_face.PairSimilarity` n + K forward passes of one image, the masked ones
+    shared by all partners; with another callable K n calls' worth of pairs.
+
+    Raises:
+        ValueError: scores that are not one finite number per pair.
+    """
+    require_positive_int(perturbations_per_eval, "perturbations_per_eval")
+    rows = []
+    with torch.no_grad():
+        score_batch = _partner_scorer(forward_func, partners, swapped)
+        for chunk in masks.split(perturbations_per_eval):
+            rows.append(score_batch(apply_masks(image, chunk, baseline)).cpu().double())
+            if progress is not None:
+                progress(len(chunk))
+    return torch.cat(rows, dim=1)
+
+
+def _partner_scorer(
+    forward_func: Callable[[Tensor, Tensor], Tensor], partners: Tensor, swapped: bool
+) -> Callable[[Tensor], Tensor]:
+    """A function from masked images ``(m, C, H, W)`` to their scores ``(K, m)`` against all partners."""
+    if isinstance(forward_func, PairSimilarity):
+        pair, intact = forward_func, forward_func.embed(partners)[:, None]
+
+        def score_embedded(masked: Tensor) -> Tensor:
+            embeddings = pair.embed(masked)[None]
+            sides = (intact, embeddings) if swapped else (embeddings, intact)
+            return pair.score(*sides)
+
+        return score_embedded
+
+    def score_called(masked: Tensor) -> Tensor:
+        rows = []
+        for partner in partners:
+            # A callable of someone else's need not broadcast.
+            sides = (masked, partner.expand_as(masked))
+            answer = forward_func(*(reversed(sides) if swapped else sides))
+            rows.append(require_scores(answer, len(masked), masked))
+        return torch.stack(rows)
+
+    return score_called

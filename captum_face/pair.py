@@ -1,0 +1,260 @@
+"""Two face images to one similarity score: the ``forward_func`` of everything in this package."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_face._validation import require_images, require_pair, require_positive_int
+from captum_face.preprocessing import resolve_preprocess
+from captum_face.scores import Score, resolve_score
+
+__all__ = ["AgainstReference", "PairSimilarity", "frozen"]
+
+_MODE_DEPENDENT = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+
+
+@contextmanager
+def frozen(module: object) -> Iterator[None]:
+    """Runs its body with ``module`` in eval mode and its parameters without gradients.
+
+    A BatchNorm in training mode would explain another function, and gradients for parameters double the
+    cost of a backward pass. Every module's training flag and every parameter's ``requires_grad`` come
+    back as they were, also after an exception and when contexts are nested. What is not an
+    :class:`torch.nn.Module` has nothing to freeze and passes.
+
+    Args:
+        module: A module, or any callable.
+    """
+    modules = list(module.modules()) if isinstance(module, nn.Module) else []
+    modes = [m.training for m in modules]
+    parameters = [p for m in modules for p in m.parameters(recurse=False)]
+    flags = [p.requires_grad for p in parameters]
+    try:
+        for m in modules:
+            m.training = False
+        for p in parameters:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for m, mode in zip(modules, modes, strict=True):
+            m.training = mode
+        for p, flag in zip(parameters, flags, strict=True):
+            p.requires_grad_(flag)
+
+
+class PairSimilarity(nn.Module):
+    """Similarity of two batches of face images under any embedding model.
+
+    This is the ``forward_func`` of every method in this package and of Captum's own:
+    ``Saliency(pair).attribute((a, b))`` and ``captum.metrics.infidelity(pair, ...)`` work.
+
+    Args:
+        embedding_model: Module or callable, ``(N, C, H, W)`` preprocessed images to ``(N, D)``
+            embeddings, normalised or not. A bound method of a module (``clip.encode_image``) counts as
+            that module; a callable may answer with a numpy array, but then has no gradients.
+        score: ``"cosine"``, ``"dot"``, ``"euclidean"`` (negative squared distance) or a
+            :class:`~captum_face.scores.Score` object. Higher means more alike.
+        threshold: The verification threshold in units of the score; pairs at or above it are accepted.
+        preprocess: A name of :data:`captum_face.preprocessing.PRESETS`, a callable on ``[0, 1]`` images,
+            or None for models that normalise their input themselves.
+        max_batch_size: Most images that the model sees in one call; 1 for models exported with a
+            fixed batch of 1. None for no limit.
+        select: Which part of the model's answer is the embedding, where it is not a tensor: an index of
+            a tuple (AdaFace answers ``(feature, norm)``: ``select=0``), a key of a dict, or a callable
+            on the answer.
+
+    Shape: images ``(N, C, H, W)`` in [0, 1], RGB; a batch of 1 on one side broadcasts against N.
+
+    Raises:
+        ValueError: unknown score or preset, or a ``max_batch_size`` below 1.
+        TypeError: ``embedding_model`` cannot be called, or the threshold is not a number.
+
+    Example::
+
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
+        >>> pair = PairSimilarity(model, threshold=0.3, preprocess="arcface")
+        >>> a, b = torch.rand(5, 3, 8, 8), torch.rand(1, 3, 8, 8)
+        >>> pair(a, b).shape, pair.embed(a).shape
+        (torch.Size([5]), torch.Size([5, 4]))
+    """
+
+    def __init__(
+        self,
+        embedding_model: Callable[[Tensor], Any],
+        *,
+        score: str | Score = "cosine",
+        threshold: float = 0.0,
+        preprocess: str | Callable[[Tensor], Tensor] | None = None,
+        max_batch_size: int | None = None,
+        select: int | str | Callable[[Any], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        if not callable(embedding_model):
+            raise TypeError(
+                f"expected embedding_model to be a module or callable, got {type(embedding_model).__name__}"
+            )
+        if isinstance(embedding_model, type):
+            raise TypeError(f"expected an embedding model, got the class {embedding_model.__name__}")
+        if max_batch_size is not None:
+            require_positive_int(max_batch_size, "max_batch_size")
+        if not isinstance(threshold, (int, float)) or threshold != threshold:
+            raise TypeError(f"expected threshold as a number in units of the score, got {threshold!r}")
+        self.embedding_model = embedding_model
+        owner = getattr(embedding_model, "__self__", None)
+        if isinstance(owner, nn.Module):
+            # Registered, so that frozen() and .to() reach the module behind a bound method.
+            self.embedding_owner = owner
+        self.score = resolve_score(score)
+        self.threshold = float(threshold)
+        self.preprocess = resolve_preprocess(preprocess)
+        self.max_batch_size = max_batch_size
+        self.select = select
+
+    def forward(self, image_a: Tensor, image_b: Tensor) -> Tensor:
+        """Scores ``(N,)``. Cost: one forward pass per image of each side (a batch of 1 is embedded once).
+
+        Raises:
+            TypeError, ValueError: see :meth:`embed`; also images of different size, dtype or device.
+        """
+        image_a, image_b = require_pair((image_a, image_b))
+        return self.score(self.embed(image_a), self.embed(image_b))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Embeddings ``(N, D)`` of ``(N, C, H, W)`` images, as the model gives them; differentiable.
+
+        Cost: one forward pass per image.
+
+        Raises:
+            TypeError: images that are not floats; a model that answers with something else than a tensor.
+            ValueError: images that are not ``(N, C, H, W)``, finite and in [0, 1]; embeddings that are
+                not ``(N, D)`` or not finite; a model of fixed batch size.
+        """
+        require_images(images)
+        if any(isinstance(m, _MODE_DEPENDENT) and m.training for m in self.modules()):
+            warnings.warn(
+                "the embedding model is in training mode, so that scores depend on the batch; call "
+                "pair.eval() (attribution methods do that themselves while they run)",
+                UserWarning,
+                stacklevel=2,
+            )
+        size = self.max_batch_size or len(images)
+        return torch.cat([self._embed_batch(batch) for batch in images.split(size)])
+
+    def _embed_batch(self, images: Tensor) -> Tensor:
+        embeddings = self._selected(self.embedding_model(self.preprocess(images)))
+        if isinstance(embeddings, np.ndarray):
+            embeddings = torch.from_numpy(embeddings).to(images.device)
+        if not isinstance(embeddings, Tensor):
+            raise TypeError(
+                f"expected the model to answer with a tensor (N, D), got {_describe(embeddings)}; choose the "
+                "embedding with select=: an index, a key or a callable"
+            )
+        if embeddings.ndim != 2 or len(embeddings) != len(images):
+            remedy = "flatten it to (N, D), for example with select=lambda out: out.flatten(1)"
+            if embeddings.ndim != 2 and len(embeddings) == len(images):
+                pass
+            elif len(images) > 1:
+                remedy = "a model exported with a fixed batch does that: set max_batch_size=1"
+            raise ValueError(
+                f"expected an embedding of shape ({len(images)}, D) for {len(images)} image(s), got "
+                f"{tuple(embeddings.shape)}; {remedy}"
+            )
+        if not torch.isfinite(embeddings.detach()).all():
+            raise ValueError(
+                "expected finite embeddings, got NaN or infinite values; check the weights and the preprocessing"
+            )
+        return embeddings
+
+    def _selected(self, answer: Any) -> Any:
+        if self.select is None:
+            return answer
+        if callable(self.select):
+            return self.select(answer)
+        try:
+            return answer[self.select]
+        except (IndexError, KeyError, TypeError) as error:
+            raise ValueError(f"select={self.select!r} does not fit the model's answer: {_describe(answer)}") from error
+
+    def contributions(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        """Each embedding channel's share of the score, ``(N, D)``; the sum over D is the score.
+
+        Args:
+            emb_a: ``(N, D)`` embeddings from :meth:`embed`.
+            emb_b: The same for the other side; a batch of 1 broadcasts.
+
+        Raises:
+            ValueError: an all-zero embedding under the cosine.
+        """
+        return self.score.contributions(emb_a, emb_b)
+
+    def decide(self, image_a: Tensor, image_b: Tensor) -> Tensor:
+        """True where the pair is accepted as the same person (score >= threshold), ``(N,)`` bool.
+
+        Runs in eval mode without gradients, whatever mode the model is in.
+        """
+        with self.frozen(), torch.no_grad():
+            return self(image_a, image_b) >= self.threshold
+
+    def against(self, reference: Tensor) -> AgainstReference:
+        """The score as a function of one image, for methods that are made for one input.
+
+        The reference is embedded here, once, in eval mode; weights changed later do not reach it.
+
+        Args:
+            reference: ``(1, C, H, W)``, or ``(N, C, H, W)`` for batches of exactly N images.
+        """
+        with self.frozen(), torch.no_grad():
+            return AgainstReference(self, self.embed(reference))
+
+    def frozen(self) -> Any:
+        """Context manager: eval mode and parameters without gradients, restored at the end.
+
+        See :func:`frozen`. Every method of this package runs inside it.
+        """
+        return frozen(self)
+
+    def extra_repr(self) -> str:
+        return f"score={self.score.name}, threshold={self.threshold:g}, max_batch_size={self.max_batch_size}"
+
+
+class AgainstReference(nn.Module):
+    """Similarity of images to a fixed reference; made by :meth:`PairSimilarity.against`.
+
+    Shape: ``(N, C, H, W)`` to scores ``(N,)``.
+    """
+
+    reference: Tensor
+
+    def __init__(self, pair: PairSimilarity, reference: Tensor) -> None:
+        super().__init__()
+        self.pair = pair
+        self.register_buffer("reference", reference, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores ``(N,)``. Cost: one forward pass per image.
+
+        Raises:
+            ValueError: a batch other than that of the reference, where that is not 1.
+        """
+        if len(self.reference) not in (1, len(images)):
+            raise ValueError(
+                f"expected a batch of {len(self.reference)} images, as many as references, got {len(images)}; "
+                "methods that enlarge the batch need a single reference"
+            )
+        return self.pair.score(self.pair.embed(images), self.reference)
+
+
+def _describe(answer: Any) -> str:
+    if isinstance(answer, Mapping):
+        return f"a dict with keys {list(answer)}"
+    if isinstance(answer, Sequence) and not isinstance(answer, str):
+        parts = [str(tuple(p.shape)) if hasattr(p, "shape") else type(p).__name__ for p in answer]
+        return f"a {type(answer).__name__} of {len(answer)}: {', '.join(parts)}"
+    return f"{type(answer).__name__} {tuple(answer.shape)}" if hasattr(answer, "shape") else type(answer).__name__
