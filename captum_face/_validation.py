@@ -101,7 +101,9 @@ def require_pair(inputs: object) -> tuple[Tensor, Tensor]:
     if not isinstance(inputs, (tuple, list)) or len(inputs) != 2:
         came = f"{len(inputs)} of them" if isinstance(inputs, (tuple, list)) else type(inputs).__name__
         raise TypeError(f"expected inputs as a pair (image_a, image_b), got {came}")
-    image_a, image_b = (require_images(image, f"image_{side}") for image, side in zip(inputs, "ab", strict=True))
+    image_a, image_b = (
+        require_images(image, f"image_{side}") for image, side in zip(inputs, "ab", strict=True)
+    )
     shapes = f"image_a {tuple(image_a.shape)} and image_b {tuple(image_b.shape)}"
     if image_a.shape[1:] != image_b.shape[1:]:
         raise ValueError(f"expected two images of the same channels and size, got {shapes}")
@@ -110,7 +112,9 @@ def require_pair(inputs: object) -> tuple[Tensor, Tensor]:
     if image_a.dtype != image_b.dtype:
         raise TypeError(f"expected one dtype, got image_a {image_a.dtype} and image_b {image_b.dtype}")
     if image_a.device != image_b.device:
-        raise ValueError(f"expected one device, got image_a on {image_a.device} and image_b on {image_b.device}")
+        raise ValueError(
+            f"expected one device, got image_a on {image_a.device} and image_b on {image_b.device}"
+        )
     return image_a, image_b
 
 
@@ -126,7 +130,9 @@ def require_scores(scores: object, n: int, like: Tensor) -> Tensor:
     try:
         scores = torch.as_tensor(scores, device=like.device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"expected scores as a tensor of shape ({n},), got {type(scores).__name__}") from error
+        raise TypeError(
+            f"expected scores as a tensor of shape ({n},), got {type(scores).__name__}"
+        ) from error
     if scores.shape == (n, 1):
         scores = scores[:, 0]
     if scores.shape != (n,):
@@ -139,7 +145,9 @@ def require_scores(scores: object, n: int, like: Tensor) -> Tensor:
     return scores
 
 
-def require_baselines(baselines: object, images: tuple[Tensor, Tensor]) -> tuple[float | Tensor, float | Tensor]:
+def require_baselines(
+    baselines: object, images: tuple[Tensor, Tensor]
+) -> tuple[float | Tensor, float | Tensor]:
     """Returns what stands in for hidden pixels of each side: a number, or a tensor of 1 or N images.
 
     Args:
@@ -169,7 +177,9 @@ def _side_baseline(baseline: object, image: Tensor) -> float | Tensor:
     if baseline.shape[0] not in (1, len(image)) or any(
         have not in (1, want) for have, want in zip(baseline.shape[1:], image.shape[1:], strict=True)
     ):
-        raise ValueError(f"expected baselines that fit images of shape {tuple(image.shape)}, got {tuple(baseline.shape)}")
+        raise ValueError(
+            f"expected baselines that fit images of shape {tuple(image.shape)}, got {tuple(baseline.shape)}"
+        )
     return baseline.to(image)
 
 

@@ -8,6 +8,7 @@ one image's maps and a small matrix product.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +22,14 @@ __all__ = ["gradient_channel_maps", "gradient_channel_maps_chunked", "weighted_c
 #: Channels in one backward pass where the caller does not say.
 DEFAULT_BATCH = 16
 
-_EMBEDDINGS: dict[str, Callable[[Tensor], Tensor]] = {"normalized": unit, "raw": lambda embeddings: embeddings}
-_GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {"absolute": torch.abs, "signed": lambda gradient: gradient}
+_EMBEDDINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "normalized": unit,
+    "raw": lambda embeddings: embeddings,
+}
+_GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "absolute": torch.abs,
+    "signed": lambda gradient: gradient,
+}
 
 
 def gradient_channel_maps_chunked(
@@ -60,7 +67,8 @@ def gradient_channel_maps_chunked(
     """
     transform = _EMBEDDINGS[require_choice(embedding, _EMBEDDINGS, "embedding option")]
     rectify = _GRADIENTS[require_choice(gradient, _GRADIENTS, "gradient option")]
-    limit = require_positive_int(internal_batch_size or DEFAULT_BATCH, "internal_batch_size")
+    limit = DEFAULT_BATCH if internal_batch_size is None else internal_batch_size
+    require_positive_int(limit, "internal_batch_size")
     if len(require_images(image)) != 1:
         raise ValueError(f"expected one image (1, C, H, W), got {tuple(image.shape)}")
     # Methods are called under no_grad (NoiseTunnel) and inference_mode; both end here.
@@ -79,18 +87,25 @@ def gradient_channel_maps_chunked(
         seeds[range(count), range(start, channels.stop)] = 1
         with torch.inference_mode(False):
             (gradients,) = torch.autograd.grad(
-                embeddings, replicas, seeds, retain_graph=channels.stop < dimensions, allow_unused=True
+                embeddings,
+                replicas,
+                seeds,
+                retain_graph=channels.stop < dimensions,
+                allow_unused=True,
             )
         if gradients is None:
             raise _not_differentiable()
         if not torch.isfinite(gradients).all():
-            raise ValueError(f"expected finite gradients, got NaN or infinite ones in channels {start} to {channels.stop - 1}")
+            raise ValueError(
+                "expected finite gradients, got NaN or infinite ones in channels "
+                f"{start} to {channels.stop - 1}"
+            )
         maps = rectify(gradients[:count]).mean(1)
         norms = maps.flatten(1).norm(dim=1)[:, None, None]
         yield channels, maps / norms.where(norms > 0, 1)
 
 
-def gradient_channel_maps(pair: PairSimilarity, image: Tensor, **options: object) -> Tensor:
+def gradient_channel_maps(pair: PairSimilarity, image: Tensor, **options: Any) -> Tensor:
     """All channel maps ``(D, H, W)`` of one image at once; see :func:`gradient_channel_maps_chunked`.
 
     Example::
@@ -101,11 +116,13 @@ def gradient_channel_maps(pair: PairSimilarity, image: Tensor, **options: object
         (torch.Size([5, 8, 8]), True)
     """
     with pair.frozen():
-        return torch.cat([maps for _, maps in gradient_channel_maps_chunked(pair, image, **options)])  # type: ignore[arg-type]
+        return torch.cat([maps for _, maps in gradient_channel_maps_chunked(pair, image, **options)])
 
 
 def weighted_channel_maps(
-    chunks: Iterator[tuple[slice, Tensor]], weights: Tensor, progress: Callable[[int], object] | None = None
+    chunks: Iterator[tuple[slice, Tensor]],
+    weights: Tensor,
+    progress: Callable[[int], object] | None = None,
 ) -> Tensor:
     """``weights @ maps`` without ever holding all maps.
 

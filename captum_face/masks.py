@@ -56,7 +56,9 @@ def random_patches(
         for side in patch:
             require_positive_int(side, "patch_size")
     if len(patch) != 2 or patch[0] > size[0] or patch[1] > size[1]:
-        raise ValueError(f"expected patches inside the image of {size[0]}x{size[1]} pixels, got patch_size={patch_size!r}")
+        raise ValueError(
+            f"expected patches inside the image of {size[0]}x{size[1]} pixels, got patch_size={patch_size!r}"
+        )
     device = generator.device if generator is not None else None
     hidden = []
     for side, length in zip(size, patch, strict=True):
@@ -81,12 +83,13 @@ def require_masks(masks: object, size: tuple[int, int]) -> Tensor:
     """
     if not isinstance(masks, Tensor):
         raise TypeError(f"expected masks as a torch.Tensor (n, H, W), got {type(masks).__name__}")
+    shape = tuple(masks.shape)
     if masks.ndim == 4 and masks.shape[1] == 1:
         masks = masks[:, 0]
     if masks.ndim != 3 or tuple(masks.shape[1:]) != tuple(size) or len(masks) < 2:
         raise ValueError(
-            f"expected at least 2 masks of shape (n, {size[0]}, {size[1]}) or (n, 1, {size[0]}, {size[1]}), the "
-            f"size of the images, got {tuple(masks.shape)}"
+            f"expected at least 2 masks of shape (n, {size[0]}, {size[1]}) or (n, 1, {size[0]}, {size[1]}), "
+            f"the size of the images, got {shape}"
         )
     if masks.dtype == torch.bool:
         return masks

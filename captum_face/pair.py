@@ -168,7 +168,8 @@ class PairSimilarity(nn.Module):
             )
         if not torch.isfinite(embeddings.detach()).all():
             raise ValueError(
-                "expected finite embeddings, got NaN or infinite values; check the weights and the preprocessing"
+                "expected finite embeddings, got NaN or infinite values; check the weights and "
+                "the preprocessing"
             )
         return embeddings
 
@@ -180,7 +181,9 @@ class PairSimilarity(nn.Module):
         try:
             return answer[self.select]
         except (IndexError, KeyError, TypeError) as error:
-            raise ValueError(f"select={self.select!r} does not fit the model's answer: {_describe(answer)}") from error
+            raise ValueError(
+                f"select={self.select!r} does not fit the model's answer: {_describe(answer)}"
+            ) from error
 
     def contributions(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
         """Each embedding channel's share of the score, ``(N, D)``; the sum over D is the score.
@@ -245,8 +248,8 @@ class AgainstReference(nn.Module):
         """
         if len(self.reference) not in (1, len(images)):
             raise ValueError(
-                f"expected a batch of {len(self.reference)} images, as many as references, got {len(images)}; "
-                "methods that enlarge the batch need a single reference"
+                f"expected a batch of {len(self.reference)} images, as many as references, got "
+                f"{len(images)}; methods that enlarge the batch need a single reference"
             )
         return self.pair.score(self.pair.embed(images), self.reference)
 
@@ -257,4 +260,8 @@ def _describe(answer: Any) -> str:
     if isinstance(answer, Sequence) and not isinstance(answer, str):
         parts = [str(tuple(p.shape)) if hasattr(p, "shape") else type(p).__name__ for p in answer]
         return f"a {type(answer).__name__} of {len(answer)}: {', '.join(parts)}"
-    return f"{type(answer).__name__} {tuple(answer.shape)}" if hasattr(answer, "shape") else type(answer).__name__
+    return (
+        f"{type(answer).__name__} {tuple(answer.shape)}"
+        if hasattr(answer, "shape")
+        else type(answer).__name__
+    )

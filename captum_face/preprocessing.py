@@ -26,7 +26,9 @@ class Normalize(nn.Module):
     Shape: ``(N, C, H, W)`` to the same.
     """
 
-    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float], bgr: bool = False) -> None:
+    def __init__(
+        self, mean: float | Sequence[float], std: float | Sequence[float], bgr: bool = False
+    ) -> None:
         super().__init__()
         self.mean, self.std, self.bgr = mean, std, bgr
 
@@ -56,7 +58,9 @@ PRESETS: dict[str, Callable[[], Normalize]] = {
 }
 
 
-def resolve_preprocess(preprocess: str | Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
+def resolve_preprocess(
+    preprocess: str | Callable[[Tensor], Tensor] | None,
+) -> Callable[[Tensor], Tensor]:
     """Turns a name of :data:`PRESETS`, a callable or None into a callable on images.
 
     Raises:

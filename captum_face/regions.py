@@ -46,7 +46,11 @@ def face_regions() -> dict[str, Tensor]:
     eye_y = (left_y + right_y) / 2
     face = ellipse((nose_x, 63), 43, 52)
     # The nose widens from its root between the eyes to its wings just below the tip.
-    nose = (y >= eye_y - 3) & (y <= nose_y + 7) & ((x - nose_x).abs() <= 5 + 8 * (y - eye_y + 3) / (nose_y + 10 - eye_y))
+    nose = (
+        (y >= eye_y - 3)
+        & (y <= nose_y + 7)
+        & ((x - nose_x).abs() <= 5 + 8 * (y - eye_y + 3) / (nose_y + 10 - eye_y))
+    )
     drawn = {
         "left_eye": ellipse((left_x, left_y), 12, 7),
         "right_eye": ellipse((right_x, right_y), 12, 7),
@@ -85,11 +89,17 @@ def region_shares(attr: Tensor) -> dict[str, dict[str, float]]:
         ValueError: another size than 112 x 112, or more than one image.
     """
     if attr.shape[0] != 1 or tuple(attr.shape[-2:]) != (TEMPLATE_SIZE, TEMPLATE_SIZE):
-        raise ValueError(f"expected one aligned {TEMPLATE_SIZE}x{TEMPLATE_SIZE} map (1, C, H, W), got {tuple(attr.shape)}")
+        raise ValueError(
+            f"expected one aligned {TEMPLATE_SIZE}x{TEMPLATE_SIZE} map (1, C, H, W), got {tuple(attr.shape)}"
+        )
     maps = [split.double().cpu()[0] for split in split_attribution(attr)]
     totals = [float(m.sum()) or 1.0 for m in maps]
     shares = {}
     for name, mask in face_regions().items():
         similar, dissimilar = (float(m[mask].sum()) / total for m, total in zip(maps, totals, strict=True))
-        shares[name] = {"area": float(mask.double().mean()), "similar": similar, "dissimilar": dissimilar}
+        shares[name] = {
+            "area": float(mask.double().mean()),
+            "similar": similar,
+            "dissimilar": dissimilar,
+        }
     return shares

@@ -25,8 +25,8 @@ def unit(embeddings: Tensor) -> Tensor:
     if zero.any():
         raise ValueError(
             f"expected embeddings with a direction, got {int(zero.sum())} all-zero embedding(s) (first at "
-            f"index {int(zero.flatten().nonzero()[0])}), whose cosine is not defined; check the preprocessing "
-            "and the weights, or use score='dot'"
+            f"index {int(zero.flatten().nonzero()[0])}), whose cosine is not defined; check the "
+            "preprocessing and the weights, or use score='dot'"
         )
     return F.normalize(embeddings, dim=-1, eps=torch.finfo(embeddings.dtype).tiny)
 
@@ -103,9 +103,7 @@ class NegativeSquaredEuclidean(Score):
 
 
 #: The scores that ``PairSimilarity(score=...)`` knows by name.
-SCORES: dict[str, type[Score]] = {
-    score.name: score for score in (Cosine, Dot, NegativeSquaredEuclidean)
-}
+SCORES: dict[str, type[Score]] = {score.name: score for score in (Cosine, Dot, NegativeSquaredEuclidean)}
 
 
 def resolve_score(score: str | Score) -> Score:

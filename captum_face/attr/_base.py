@@ -62,8 +62,8 @@ class PairAttribution(Attribution):
         if not isinstance(self.forward_func, PairSimilarity):
             raise TypeError(
                 f"{type(self).__name__} needs embeddings and expected a PairSimilarity, got "
-                f"{type(self.forward_func).__name__}; wrap the model with PairSimilarity(embedding_model), or use "
-                "CorrRISE, which needs scores alone"
+                f"{type(self.forward_func).__name__}; wrap the model with PairSimilarity(embedding_model), "
+                "or use CorrRISE, which needs scores alone"
             )
         return self.forward_func
 
@@ -98,11 +98,16 @@ class PairAttribution(Attribution):
                 Side(image[None], partners[rows] if len(partners) > 1 else partners, rows, swapped)
                 for image, rows in zip(own, _pair_rows(len(own), count), strict=True)
             ]
-            for own, partners, swapped in ((images[0], images[1], False), (images[1], images[0], True))
+            for own, partners, swapped in (
+                (images[0], images[1], False),
+                (images[1], images[0], True),
+            )
         ]
         total = steps_per_image * sum(len(side) for side in sides)
         with tqdm(total=total, desc=type(self).__name__, disable=not show_progress) as bar:
-            maps = [torch.cat([_like_images(explain(side, bar.update), side) for side in own]) for own in sides]
+            maps = [
+                torch.cat([_like_images(explain(side, bar.update), side) for side in own]) for own in sides
+            ]
         return maps[0], maps[1]
 
     @classmethod

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import Any
 
 from captum_face._validation import require_choice
 from captum_face.attr._base import PairAttribution
@@ -20,7 +19,7 @@ class Method:
     """A registered method."""
 
     name: str  #: what ``explain(method=...)`` and ``--method`` call it
-    build: Callable[[Callable[..., Tensor]], PairAttribution]  #: from the ``forward_func``
+    build: Callable[[Any], PairAttribution]  #: from the ``forward_func``
     family: str  #: ``"feature-guided"``, ``"occlusion"``, ...
     needs_gradients: bool  #: whether the model must be differentiable, and a PairSimilarity
     deterministic: bool  #: whether equal inputs give equal maps without a seed
@@ -32,8 +31,24 @@ class Method:
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("fggb", FGGB, "feature-guided", True, True, "2 D backward, 36 forward", "arXiv 2403.04549"),
-        Method("corrrise", CorrRISE, "occlusion", False, False, "2 n_masks + 2 forward", "arXiv 2305.08546"),
+        Method(
+            "fggb",
+            FGGB,
+            "feature-guided",
+            True,
+            True,
+            "2 D backward, 36 forward",
+            "arXiv 2403.04549",
+        ),
+        Method(
+            "corrrise",
+            CorrRISE,
+            "occlusion",
+            False,
+            False,
+            "2 n_masks + 2 forward",
+            "arXiv 2305.08546",
+        ),
     )
 }
 

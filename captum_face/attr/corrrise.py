@@ -8,7 +8,12 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._validation import require_baselines, require_choice, require_generator, require_positive_int
+from captum_face._validation import (
+    require_baselines,
+    require_choice,
+    require_generator,
+    require_positive_int,
+)
 from captum_face.attr._base import PairAttribution, Side
 from captum_face.masks import masked_scores, random_patches, require_masks
 
@@ -30,7 +35,7 @@ class CorrRISE(PairAttribution):
     """
 
     @log_usage()
-    def attribute(  # type: ignore[override]
+    def attribute(
         self,
         inputs: tuple[Tensor, Tensor],
         *,
@@ -148,8 +153,8 @@ def correlation_map(scores: Tensor, masks: Tensor, correlation: str = "pearson")
 
 def _average_ranks(values: Tensor) -> Tensor:
     """Ranks along the last dimension, from 1; equal values share their average rank."""
-    ordered = values.sort(-1).values
     values = values.contiguous()
+    ordered = values.sort(-1).values
     below = torch.searchsorted(ordered, values)
     upto = torch.searchsorted(ordered, values, right=True)
     return (below + upto + 1).double() / 2

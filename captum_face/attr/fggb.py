@@ -39,7 +39,7 @@ class FGGB(PairAttribution):
         super().__init__(forward_func)
 
     @log_usage()
-    def attribute(  # type: ignore[override]
+    def attribute(
         self,
         inputs: tuple[Tensor, Tensor],
         *,
@@ -84,7 +84,11 @@ class FGGB(PairAttribution):
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
                 chunks = gradient_channel_maps_chunked(
-                    pair, side.image, gradient=gradient, embedding=embedding, internal_batch_size=internal_batch_size
+                    pair,
+                    side.image,
+                    gradient=gradient,
+                    embedding=embedding,
+                    internal_batch_size=internal_batch_size,
                 )
                 return weighted_channel_maps(chunks, weights[side.rows], progress)
 

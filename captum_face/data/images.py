@@ -28,7 +28,9 @@ def load_image(source: str | Path | Image.Image) -> Tensor:
         return _to_tensor(source)
     path = Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"expected an image file, found {'a folder' if path.is_dir() else 'nothing'} at {path}")
+        raise FileNotFoundError(
+            f"expected an image file, found {'a folder' if path.is_dir() else 'nothing'} at {path}"
+        )
     try:
         with Image.open(path) as image:
             return _to_tensor(image)

@@ -1,0 +1,213 @@
+"""The command line: a thin layer over :func:`captum_face.explain`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from captum_face.explanation import Explanation
+
+# torch and captum take seconds to import: inside the commands, so that --help answers at once.
+
+
+def _readable_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Bad input ends with the message that says what to do; ``--debug`` shows where it came from."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            if click.get_current_context().find_root().params.get("debug"):
+                raise
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="captum-face")
+@click.option("--debug", is_flag=True, help="Show the traceback of errors.")
+def main(debug: bool) -> None:
+    """Which parts of two faces speak for a match, and which against."""
+
+
+@main.command()
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="captum_face_demo.png",
+    show_default=True,
+    help="The figure to write.",
+)
+@click.option(
+    "--changed",
+    multiple=True,
+    help="A part to take from another face; repeatable.  [default: brows, eyes]",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the synthetic faces and of CorrRISE.")
+@_readable_errors
+def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
+    """Explain a synthetic pair whose changed parts are known.
+
+    The two pictures show one face, of which some parts were taken from another in the second. A good
+    dissimilarity map lies on these parts: its share inside them is well above their share of the area.
+    """
+    from captum_face.data import synthetic
+    from captum_face.explanation import explain
+    from captum_face.models.loading import load_pair
+    from captum_face.visualization import show_comparison
+
+    started = time.perf_counter()
+    _writable(output.parent)
+    parts = changed or ("brows", "eyes")
+    faces = synthetic.pair(seed, changed=parts)
+    pair = load_pair("synthetic")
+    masks = (faces.mask_a, faces.mask_b)
+    explanations = [
+        explain(pair, faces.image_a, faces.image_b, method=method, show_progress=True)
+        if method == "fggb"
+        else explain(pair, faces.image_a, faces.image_b, method=method, seed=seed, show_progress=True)
+        for method in ("fggb", "corrrise")
+    ]
+    click.echo(f"One synthetic face twice, {' and '.join(parts)} of the second from another face.")
+    click.echo(explanations[0].verdict.capitalize())
+    click.echo(f"\n{'share inside the changed parts':34}{'image A':>9}{'image B':>9}")
+    _row("of the area", [float(mask.float().mean()) for mask in masks])
+    for explanation in explanations:
+        _row(f"of {explanation.method}'s dissimilarity map", explanation.dissimilar_shares(masks))
+    figure = show_comparison(explanations, masks=masks)
+    figure.savefig(output)
+    click.echo(f"\nFigure: {output}  ({time.perf_counter() - started:.0f} s)")
+
+
+@main.command()
+@click.argument("image_a", type=click.Path(path_type=Path))
+@click.argument("image_b", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    required=True,
+    help="A known name, FILE.onnx, or module:factory for a model of your own.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="Weights of a named model: .pt, .pth or .safetensors.",
+)
+@click.option(
+    "--preprocess",
+    help="arcface, adaface, magface, facenet or imagenet.  [default: the model's own]",
+)
+@click.option(
+    "--threshold",
+    type=float,
+    help="Verification threshold, in score units.  [default: the model's own, or 0]",
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    help="fggb, corrrise, ... or all; repeatable.  [default: fggb]",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of a method's attribute(), such as n_masks=1000; repeatable.",
+)
+@click.option(
+    "--smooth",
+    "sigma",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Smooth the figure's maps, in pixels.",
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="captum_face_output",
+    show_default=True,
+    help="Folder for the results.",
+)
+@_readable_errors
+def explain(
+    image_a: Path,
+    image_b: Path,
+    model: str,
+    weights: Path | None,
+    preprocess: str | None,
+    threshold: float | None,
+    methods: tuple[str, ...],
+    options: tuple[str, ...],
+    sigma: float,
+    output: Path,
+) -> None:
+    """Explain why a model accepts or rejects the pair IMAGE_A, IMAGE_B.
+
+    For each method the figure (.png), the maps (.npz) and a summary (.json) are written, each method as
+    soon as it is done. The images must be aligned as the model expects; nothing is cropped or resized.
+    """
+    from captum_face.attr import METHODS, get_method
+    from captum_face.data.images import load_image
+    from captum_face.explanation import explain as explain_pair
+    from captum_face.models.loading import load_pair
+    from captum_face.visualization import show_comparison
+
+    # Everything that can be wrong is looked at before the first long computation.
+    names = list(METHODS) if "all" in methods else list(dict.fromkeys(methods)) or ["fggb"]
+    chosen = _options_by_method([get_method(name) for name in names], options)
+    for path in (image_a, image_b):
+        load_image(path)
+    _writable(output)
+    pair = load_pair(model, weights=weights, preprocess=preprocess, threshold=threshold)
+    explanations: list[Explanation] = []
+    for name in names:
+        explanation = explain_pair(pair, image_a, image_b, method=name, show_progress=True, **chosen[name])
+        explanation.settings.update(model=model, weights=str(weights) if weights else None)
+        explanations.append(explanation)
+        if not explanations[1:]:
+            click.echo(explanation.verdict.capitalize())
+        paths = explanation.save(output, sigma=sigma)
+        click.echo(f"{name}: {', '.join(str(path) for path in paths.values())}")
+    if len(explanations) > 1:
+        show_comparison(explanations, sigma=sigma).savefig(output / "comparison.png")
+        click.echo(f"comparison: {output / 'comparison.png'}")
+
+
+def _row(label: str, shares: Sequence[float]) -> None:
+    click.echo(f"{label:34}" + "".join(f"{share:9.1%}" for share in shares))
+
+
+def _writable(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".captum_face"
+    probe.touch()
+    probe.unlink()
+
+
+def _options_by_method(methods: list[Any], options: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Each method's share of ``KEY=VALUE`` texts; a key that no chosen method knows is an error."""
+    from captum_face._validation import require_choice
+
+    given: dict[str, Any] = {}
+    for option in options:
+        key, separator, text = option.partition("=")
+        if not separator:
+            raise click.UsageError(f"expected --option KEY=VALUE, got {option!r}")
+        try:
+            given[key] = json.loads(text)
+        except json.JSONDecodeError:
+            given[key] = text
+    known = {method.name: set(method.build(print).options()) for method in methods}
+    for key in given:
+        require_choice(key, sorted(set().union(*known.values())), "option of the chosen methods")
+    return {name: {key: value for key, value in given.items() if key in keys} for name, keys in known.items()}

@@ -1,0 +1,235 @@
+"""What every registered method keeps to, whatever it computes."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from captum.attr import NoiseTunnel, visualization
+from captum.metrics import infidelity, sensitivity_max
+from torch import nn
+
+from captum_face import METHODS, PairSimilarity, split_attribution
+from tests.conftest import small_net
+
+#: Options that make a method quick and repeatable.
+FAST = {"corrrise": {"n_masks": 12, "n_patches": 2, "seed": 0}}
+
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
+
+
+def attribute(method, pair, inputs, **options):
+    return method.build(pair).attribute(inputs, **{**FAST.get(method.name, {}), **options})
+
+
+def close(got, want, tolerance=1e-5):
+    for left, right in zip(got, want, strict=True):
+        torch.testing.assert_close(left, right, rtol=tolerance, atol=tolerance)
+
+
+def state(module):
+    hooks = [
+        len(hooks)
+        for m in module.modules()
+        for hooks in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)
+    ]
+    return (
+        hooks,
+        [m.training for m in module.modules()],
+        [(p.requires_grad, p.grad is None) for p in module.parameters()],
+        [sorted(vars(m)) for m in module.modules()],
+        [t.clone() for t in module.state_dict().values()],
+    )
+
+
+def same_state(before, after):
+    return before[:4] == after[:4] and all(
+        torch.equal(x, y) for x, y in zip(before[4], after[4], strict=True)
+    )
+
+
+@every_method
+def test_shapes_dtype_device_and_no_gradients(method, pair, images):
+    for dtype in (torch.float32, torch.float64):
+        inputs = tuple(image.to(dtype) for image in images)
+        for attr, image in zip(attribute(method, pair.to(dtype), inputs), inputs, strict=True):
+            assert attr.shape == image.shape
+            assert attr.dtype == dtype
+            assert attr.device == image.device
+            assert not attr.requires_grad
+            assert torch.isfinite(attr).all()
+            assert attr.abs().sum() > 0
+
+
+@every_method
+def test_a_batch_equals_its_items(method, pair, images):
+    together = attribute(method, pair, images)
+    items = [attribute(method, pair, tuple(image[i : i + 1] for image in images)) for i in range(3)]
+    close(together, [torch.cat(side) for side in zip(*items, strict=True)])
+
+
+@every_method
+@pytest.mark.parametrize("single", [0, 1])
+def test_one_side_of_batch_one_stands_against_all(method, pair, images, single):
+    inputs = tuple(image[:1] if side == single else image for side, image in enumerate(images))
+    expanded = tuple(image.expand(3, -1, -1, -1) for image in inputs)
+    close(attribute(method, pair, inputs), attribute(method, pair, expanded))
+
+
+@every_method
+def test_a_batch_in_the_mode_of_the_model_leaves_it_as_it_was(method, images):
+    """A model in training mode with gradients is explained as in eval mode, and comes back untouched."""
+    net = small_net()
+    net.fc.bias.requires_grad_(False)
+    net.prelu.eval()
+    net.conv1.register_forward_hook(lambda *_: None)
+    pair = PairSimilarity(net, preprocess="arcface")
+    before = state(pair)
+    got = attribute(method, pair, images)
+    assert same_state(before, state(pair))
+    close(got, attribute(method, PairSimilarity(small_net().eval(), preprocess="arcface"), images))
+
+
+@every_method
+@pytest.mark.parametrize("failing_call", [1, 2, 3, 4])
+def test_a_forward_that_fails_midway_leaves_the_model_as_it_was(method, images, failing_call):
+    class Failing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small_net()
+            self.calls = [0]  # a list: the module's own attributes stay the same
+
+        def forward(self, x):
+            self.calls[0] += 1
+            if self.calls[0] == failing_call:
+                raise RuntimeError("midway")
+            return self.net(x)
+
+    pair = PairSimilarity(Failing())
+    before = state(pair)
+    with pytest.raises(RuntimeError, match="midway"):
+        attribute(method, pair, images)
+    assert same_state(before, state(pair))
+
+
+@every_method
+def test_inputs_are_not_changed(method, pair, images):
+    before = [image.clone() for image in images]
+    leaves = tuple(image.requires_grad_() for image in images)
+    attribute(method, pair, leaves)
+    for image, copy in zip(leaves, before, strict=True):
+        assert torch.equal(image, copy)
+        assert image.requires_grad
+        assert image.grad is None
+
+
+@every_method
+def test_seeded_runs_are_identical(method, pair, images):
+    state_before = torch.get_rng_state()
+    first, second = (attribute(method, pair, images) for _ in range(2))
+    assert all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
+    assert torch.equal(torch.get_rng_state(), state_before)
+
+
+@every_method
+def test_deterministic_methods_need_no_seed(method):
+    options = method.build(None).options()
+    assert method.deterministic == ("seed" not in options)
+
+
+@every_method
+def test_constructor_only_stores_its_arguments(method, pair):
+    assert vars(method.build(pair)) == {"forward_func": pair}
+
+
+@every_method
+def test_progress_is_shown_when_asked(method, pair, images, capsys):
+    attribute(method, pair, images)
+    assert capsys.readouterr().err == ""
+    attribute(method, pair, images, show_progress=True)
+    assert "100%" in capsys.readouterr().err
+
+
+@every_method
+def test_black_boxes_where_no_gradients_are_needed(method, pair, images):
+    def black_box(a, b):
+        with torch.no_grad():
+            return pair(a, b)
+
+    if method.needs_gradients:
+        with pytest.raises(TypeError, match="expected a PairSimilarity"):
+            attribute(method, black_box, images)
+    else:
+        assert attribute(method, black_box, images)[0].shape == images[0].shape
+
+
+@every_method
+def test_bad_images_are_refused(method, pair, images):
+    a, b = images
+    for bad in (
+        (a[:2], b), (a, b[..., 1:]), (a * 255, b), (a, b * float("nan")), (a[0], b), (a,), a,
+        ((255 * a).byte(), b),
+    ):  # fmt: skip
+        with pytest.raises((ValueError, TypeError), match="expected"):
+            attribute(method, pair, bad)
+
+
+@every_method
+def test_single_channel_images(method, images):
+    pair = PairSimilarity(small_net(channels=1).eval())
+    grey = tuple(image[:, :1] for image in images)
+    assert attribute(method, pair, grey)[0].shape == grey[0].shape
+
+
+@every_method
+def test_captums_noise_tunnel(method, pair, images):
+    tunnel = NoiseTunnel(method.build(pair))
+    torch.manual_seed(0)
+    options = FAST.get(method.name, {})
+    attr = tunnel.attribute(images, nt_samples=2, stdevs=0.05, **options)
+    torch.manual_seed(0)
+    noisy = tunnel._add_noise_to_inputs(2, images, 0.05)
+    expected = attribute(method, pair, noisy)
+    for got, want, image in zip(attr, expected, images, strict=True):
+        assert got.shape == image.shape
+        torch.testing.assert_close(got, want.reshape(3, 2, *want.shape[1:]).mean(1), rtol=1e-4, atol=1e-6)
+
+
+@every_method
+def test_captums_metrics(method, pair, images):
+    attributions = attribute(method, pair, images)
+
+    def perturb(inputs):
+        noise = tuple(0.03 * torch.randn_like(image) for image in inputs)
+        return noise, tuple(image - n for image, n in zip(inputs, noise, strict=True))
+
+    values = infidelity(pair, perturb, images, attributions, n_perturb_samples=4)
+    assert values.shape == (3,)
+    assert torch.isfinite(values).all()
+    explanation = method.build(pair)
+    values = sensitivity_max(explanation.attribute, images, n_perturb_samples=2, **FAST.get(method.name, {}))
+    assert values.shape == (3,)
+    assert (values > 0).all()
+
+
+@every_method
+def test_captums_visualization(method, pair, images):
+    attr, _ = attribute(method, pair, images)
+    figure, _ = visualization.visualize_image_attr(
+        attr[0].permute(1, 2, 0).numpy(),
+        images[0][0].permute(1, 2, 0).numpy(),
+        method="blended_heat_map",
+        sign="all",
+        use_pyplot=False,
+    )
+    assert figure.axes
+    similar, dissimilar = split_attribution(attr)
+    torch.testing.assert_close(similar - dissimilar, attr.mean(1))
+
+
+@every_method
+def test_no_warnings(method, pair, images):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attribute(method, pair, images)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from captum_face import CorrRISE, PairSimilarity
+from captum_face.attr.corrrise import correlation_map
+from captum_face.masks import random_patches
+
+
+def looped_map(scores, masks, correlate):
+    """scipy's correlation, one pixel at a time; 0 where it is not defined."""
+    columns = masks.double().flatten(1).T.numpy()
+    values = [correlate(c, scores).statistic if c.std() > 0 else 0.0 for c in columns]
+    return torch.tensor(np.array(values)).reshape(masks.shape[1:])
+
+
+@pytest.fixture
+def masks():
+    return random_patches(40, (18, 14), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize(("name", "correlate"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])
+@pytest.mark.parametrize("soft", [False, True])
+def test_equals_a_looped_correlation(pair, images, masks, name, correlate, soft):
+    # Double: in single precision scores that are almost equal change ranks between batch and item.
+    pair.double()
+    images = tuple(image.double() for image in images)
+    if soft:
+        masks = (masks * torch.rand(40, 1, 1, generator=torch.Generator().manual_seed(1))).round(decimals=1)
+    attr_a, attr_b = CorrRISE(pair).attribute(images, masks=masks, correlation=name)
+    a, b = images
+    with torch.no_grad():
+        for i in range(3):
+            scores_a = [pair(a[i, None] * m, b[i, None]).item() for m in masks]
+            scores_b = [pair(a[i, None], b[i, None] * m).item() for m in masks]
+            for attr, scores in ((attr_a, scores_a), (attr_b, scores_b)):
+                expected = looped_map(scores, masks, correlate)
+                for channel in range(3):
+                    torch.testing.assert_close(attr[i, channel], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_positive_where_hiding_lowers_the_score(masks):
+    """A planted model that looks at one spot: for the partner's likeness there, or against it."""
+    a = torch.ones(1, 3, 18, 14)
+    for sign in (1, -1):
+        attr, _ = CorrRISE(lambda x, y, s=sign: s * x[:, 0, 9, 7]).attribute((a, a), masks=masks)
+        assert attr[0, 0, 9, 7].item() == pytest.approx(sign, abs=1e-6)
+        assert (sign * attr).max() == sign * attr[0, 0, 9, 7]
+
+
+def test_constant_scores_and_never_hidden_pixels_are_zero(images):
+    masks = torch.ones(10, 18, 14, dtype=torch.bool)
+    masks[::2, :5, :5] = False
+    attr, _ = CorrRISE(lambda a, b: b.sum((1, 2, 3)) + a[:, 0, 0, 0]).attribute(images, masks=masks)
+    assert attr[:, :, 5:, :].eq(0).all()
+    assert attr[:, :, 0, 0].gt(0.99).all()
+    constant = CorrRISE(lambda a, b: torch.full((len(a),), 0.3) + 1e-9 * a.mean((1, 2, 3)))
+    assert all(attr.eq(0).all() for attr in constant.attribute(images, masks=masks))
+    soft = torch.full((10, 18, 14), 0.3)
+    soft[::2, 0, 0] = 0.7
+    attr, _ = CorrRISE(lambda a, b: a.mean((1, 2, 3))).attribute(images, masks=soft)
+    assert attr[0, 0].abs().gt(1e-6).sum() == 1
+
+
+def test_correlation_is_stable_far_from_zero(masks):
+    """Scores near 1000 that vary by 0.1: single precision sums would lose them."""
+    generator = torch.Generator().manual_seed(0)
+    scores = 1000 + 0.1 * torch.rand(2, 40, generator=generator, dtype=torch.float64)
+    expected = torch.stack([looped_map(row.numpy(), masks, stats.pearsonr) for row in scores])
+    torch.testing.assert_close(correlation_map(scores, masks), expected, rtol=1e-7, atol=1e-9)
+
+
+def test_black_box_equals_pair_wrapper(pair, images):
+    def remote_service(a, b):
+        with torch.no_grad():
+            return pair(a, b).numpy()
+
+    inside = CorrRISE(pair).attribute(images, n_masks=30, seed=1)
+    outside = CorrRISE(remote_service).attribute(images, n_masks=30, seed=1)
+    for got, want in zip(outside, inside, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-4)
+
+
+def test_swapping_the_pair_swaps_the_maps(pair, images):
+    a, b = images
+    forth = CorrRISE(pair).attribute((a, b), n_masks=20, seed=4)
+    back = CorrRISE(pair).attribute((b, a), n_masks=20, seed=4)
+    torch.testing.assert_close(forth[0], back[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(forth[1], back[0], rtol=1e-4, atol=1e-5)
+
+
+def test_baselines_fill_what_is_hidden(pair, images, masks):
+    a, b = images
+    fill_a, fill_b = torch.rand_like(a), torch.rand(3, 18, 14)
+    filled = []
+
+    def spy(x, y):
+        filled.append((x, y))
+        return pair(x, y)
+
+    with torch.no_grad():
+        CorrRISE(spy).attribute((a, b), masks=masks, baselines=(fill_a, fill_b))
+    first = torch.cat([x for x, _ in filled[:6]])  # three pairs of 32 + 8 masks
+    assert torch.equal(first[40:80], torch.where(masks[:, None], a[1], fill_a[1]))
+    last = torch.cat([y for _, y in filled[6:]])
+    assert torch.equal(last[80:], torch.where(masks[:, None], b[2], fill_b))
+
+
+def test_seed_generator_and_global_state(pair, images):
+    method = CorrRISE(pair)
+
+    def run(**options):
+        return method.attribute(images, n_masks=12, **options)[0]
+
+    assert torch.equal(run(seed=3), run(generator=torch.Generator().manual_seed(3)))
+    state = torch.get_rng_state()
+    run(seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(0)
+    first = run()
+    torch.manual_seed(0)
+    assert torch.equal(first, run())
+    assert not torch.equal(first, run())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"correlation": "pearsn"}, ValueError, "did you mean 'pearson'"),
+        ({"n_masks": 1}, ValueError, "n_masks of at least 2"),
+        ({"n_masks": 0}, ValueError, "n_masks"),
+        ({"patch_size": 15}, ValueError, "inside the image of 18x14"),
+        ({"masks": torch.ones(5, 8, 8)}, ValueError, "size of the images"),
+        ({"perturbations_per_eval": 0}, ValueError, "perturbations_per_eval"),
+        ({"seed": 1, "generator": torch.Generator()}, ValueError, "got both"),
+        ({"seed": 1.5}, TypeError, "seed as an integer"),
+        ({"generator": 4}, TypeError, "torch.Generator"),
+        ({"baselines": "black"}, TypeError, "'black'"),
+        ({"baselines": 255}, ValueError, r"in \[0, 1\]"),
+        ({"baselines": torch.zeros(2, 3, 18, 14)}, ValueError, "fit images"),
+        ({"baselines": torch.zeros(1, 3, 9, 9)}, ValueError, "fit images"),
+        ({"baselines": (0, 0, 0)}, ValueError, "two sides"),
+    ],
+)
+def test_bad_options_before_any_score(images, options, error, message):
+    def never(a, b):
+        raise AssertionError("scored before the options were checked")
+
+    with pytest.raises(error, match=message):
+        CorrRISE(never).attribute(images, **options)
+
+
+@pytest.mark.real
+def test_real_pairs_equal_a_looped_correlation(real_pair, real_images):
+    masks = random_patches(24, (112, 112), generator=torch.Generator().manual_seed(0))
+    attributions = CorrRISE(real_pair).attribute(real_images, masks=masks)
+    a, b = (image[1:] for image in real_images)
+    with torch.no_grad():
+        scores = torch.stack([real_pair(a * m, b)[0] for m in masks]).double().numpy()
+    centred = masks.double() - masks.double().mean(0)
+    deviation = torch.from_numpy(scores - scores.mean())
+    expected = torch.einsum("n,nhw->hw", deviation, centred) / (deviation.norm() * centred.norm(dim=0))
+    torch.testing.assert_close(attributions[0][1, 0].double(), expected.nan_to_num(0), rtol=1e-3, atol=1e-3)
+
+
+def test_stays_in_the_dtype_of_the_images(net, images):
+    pair = PairSimilarity(net.double())
+    attr, _ = CorrRISE(pair).attribute(tuple(image.double() for image in images), n_masks=8)
+    assert attr.dtype == torch.float64

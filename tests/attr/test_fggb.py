@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from captum_face import FGGB, PairSimilarity
+from tests.test_channels import looped_maps
+
+
+def looped_fggb(pair, image_a, image_b, threshold):
+    """The paper's definition in double precision, one pair and one channel at a time."""
+    unit = [e / e.norm() for e in (pair.embed(image)[0].detach() for image in (image_a, image_b))]
+    dimensions = len(unit[0])
+    attributions = []
+    for image in (image_a, image_b):
+        total = torch.zeros(image.shape[-2:], dtype=image.dtype)
+        for k, channel_map in enumerate(looped_maps(pair, image)):
+            total += (unit[0][k] * unit[1][k] - threshold / dimensions) * channel_map
+        attributions.append(total.expand_as(image))
+    return attributions
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.7])
+def test_equals_the_definition(pair, images, threshold):
+    pair.double()
+    a, b = (image.double() for image in images)
+    attr_a, attr_b = FGGB(pair).attribute((a, b), threshold=threshold, internal_batch_size=3)
+    for i in range(3):
+        theta = 0.2 if threshold is None else threshold
+        expected_a, expected_b = looped_fggb(pair, a[i : i + 1], b[i : i + 1], theta)
+        torch.testing.assert_close(attr_a[i : i + 1], expected_a, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(attr_b[i : i + 1], expected_b, rtol=1e-9, atol=1e-12)
+
+
+def test_the_threshold_is_shared_by_the_channels(pair, images):
+    """Weights c_k - theta / D: with all maps alike the sign of the map is that of score - theta."""
+    model = torch.nn.Conv2d(3, 5, 1, bias=False)
+    torch.nn.init.ones_(model.weight)
+    # Every channel has the same gradient, so M_k is one map M and S = (score - theta) M.
+    constant = PairSimilarity(
+        lambda x: model(x).mean((2, 3)) + torch.tensor([1.0, -2, 3, 0.5, -1]), score="dot"
+    )
+    a, b = images[0][:1], images[1][:1]
+    score = constant(a, b).item()
+    for theta in (score - 1, score + 1, score):
+        attr_a, attr_b = FGGB(constant).attribute((a, b), threshold=theta, embedding="raw")
+        area = 18 * 14
+        expected = torch.full_like(a, (score - theta) / area**0.5)
+        torch.testing.assert_close(attr_a, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(attr_b, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_works_under_no_grad_and_inference_mode(pair, images):
+    expected = FGGB(pair).attribute(images)
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            inside = FGGB(pair).attribute(tuple(image.clone() for image in images))
+        for got, want in zip(inside, expected, strict=True):
+            torch.testing.assert_close(got, want)
+
+
+def test_needs_a_pair_wrapper(images):
+    with pytest.raises(TypeError, match="expected a PairSimilarity, got function.*CorrRISE"):
+        FGGB(lambda a, b: a.mean((1, 2, 3))).attribute(images)
+
+
+def test_memory_holds_no_more_replicas_than_asked(images):
+    seen = []
+
+    def model(x):
+        seen.append(len(x))
+        return x.flatten(1)
+
+    FGGB(PairSimilarity(model)).attribute((images[0][:1], images[1][:1]), internal_batch_size=8)
+    assert max(seen) == 8  # of D = 756 channels
+
+
+@pytest.mark.real
+def test_real_pairs_equal_the_definition(real_pair, real_images):
+    from copy import deepcopy
+
+    pair = deepcopy(real_pair).double()
+    impostor = tuple(image[1:] for image in real_images)
+    attributions = FGGB(real_pair).attribute(impostor)
+    with pair.frozen():
+        expected = looped_fggb(pair, *(image.double() for image in impostor), 0.15)
+    for got, want in zip(attributions, expected, strict=True):
+        assert (got - want).norm() / want.norm() < 1e-4

@@ -1,0 +1,99 @@
+"""Shared fixtures: small seeded models, and the real pairs and model where they are at hand."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_face import PairSimilarity
+
+# Networks this small gain nothing from a second thread, and threads that wait for a busy core cost a lot.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the real pairs and the real model, beside the checkout."""
+    folder = Path(os.environ.get("CAPTUM_FACE_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "data" / "pairs.csv").is_file():
+        reason = f"needs the real face pairs and the real model in {folder} (or CAPTUM_FACE_SHARED)"
+        if os.environ.get("CAPTUM_FACE_REQUIRE_SHARED"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_pair(shared: Path) -> PairSimilarity:
+    from captum_face.models import mobilefacenet
+
+    model = mobilefacenet(shared / "models" / "mobilefacenet.pt").eval()
+    return PairSimilarity(model, preprocess="imagenet", threshold=0.15)
+
+
+@pytest.fixture(scope="session")
+def real_images(shared: Path) -> tuple[Tensor, Tensor]:
+    """A genuine and an impostor pair, as two batches of two."""
+    from captum_face.data.images import load_image
+
+    with open(shared / "data" / "pairs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    chosen = [next(row for row in rows if row["same"] == same) for same in "10"]
+    sides = (
+        torch.cat([load_image(shared / "data" / "lfw_crops" / row[side]) for row in chosen])
+        for side in ("image_a", "image_b")
+    )
+    return next(sides), next(sides)
+
+
+class SmallNet(nn.Module):
+    """A convolutional embedding with what face networks have: BatchNorm, PReLU, a residual, dropout."""
+
+    def __init__(self, dimensions: int = 7, channels: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 6, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(6)
+        self.prelu = nn.PReLU(6)
+        self.conv2 = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.bn2 = nn.BatchNorm2d(6)
+        self.pool = nn.AdaptiveAvgPool2d((3, 3))
+        self.dropout = nn.Dropout(0.5)
+        self.fc = nn.Linear(54, dimensions)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.prelu(self.bn1(self.conv1(images)))
+        x = x + self.bn2(self.conv2(x))
+        return self.fc(self.dropout(self.pool(x).flatten(1)))
+
+
+def small_net(**options: int) -> SmallNet:
+    """A seeded :class:`SmallNet` whose BatchNorms have seen data, in training mode with gradients on."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = SmallNet(**options)
+        with torch.no_grad():
+            for _ in range(3):
+                net(torch.rand(16, options.get("channels", 3), 16, 16))
+    return net
+
+
+@pytest.fixture
+def net() -> SmallNet:
+    return small_net().eval()
+
+
+@pytest.fixture
+def pair(net: SmallNet) -> PairSimilarity:
+    return PairSimilarity(net, threshold=0.2, preprocess="arcface")
+
+
+@pytest.fixture
+def images() -> tuple[Tensor, Tensor]:
+    """Three pairs of non-square images."""
+    generator = torch.Generator().manual_seed(5)
+    return torch.rand(3, 3, 18, 14, generator=generator), torch.rand(3, 3, 18, 14, generator=generator)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from captum_face import PairSimilarity
+from captum_face.channels import (
+    gradient_channel_maps,
+    gradient_channel_maps_chunked,
+    weighted_channel_maps,
+)
+from captum_face.scores import unit
+
+
+def looped_maps(pair, image, *, gradient="absolute", embedding="normalized"):
+    """One channel at a time, straight from the paper's definition."""
+    maps = []
+    leaf = image.clone().requires_grad_()
+    embeddings = pair.embed(leaf)
+    if embedding == "normalized":
+        embeddings = embeddings / embeddings.norm()
+    for value in embeddings[0]:
+        (grad,) = torch.autograd.grad(value, leaf, retain_graph=True)
+        grad = grad.abs() if gradient == "absolute" else grad
+        channel_map = grad[0].sum(0) / grad.shape[1]
+        maps.append(channel_map / channel_map.pow(2).sum().sqrt())
+    return torch.stack(maps)
+
+
+@pytest.mark.parametrize("gradient", ["absolute", "signed"])
+@pytest.mark.parametrize("embedding", ["normalized", "raw"])
+@pytest.mark.parametrize("size", [1, 3, 16])
+def test_maps_equal_one_channel_at_a_time(pair, images, gradient, embedding, size):
+    pair.double()
+    image = images[0][:1].double()
+    options = {"gradient": gradient, "embedding": embedding}
+    maps = gradient_channel_maps(pair, image, internal_batch_size=size, **options)
+    torch.testing.assert_close(maps, looped_maps(pair, image, **options), rtol=1e-10, atol=1e-12)
+
+
+def test_closed_form_on_a_linear_embedding():
+    torch.manual_seed(0)
+    linear = nn.Linear(3 * 5 * 4, 6).double()
+    pair = PairSimilarity(nn.Sequential(nn.Flatten(), linear))
+    image = torch.rand(1, 3, 5, 4, dtype=torch.float64)
+    weight = linear.weight.detach().reshape(6, 3, 5, 4)
+    maps = gradient_channel_maps(pair, image, embedding="raw", gradient="signed")
+    expected = weight.mean(1)
+    torch.testing.assert_close(maps, expected / expected.flatten(1).norm(dim=1)[:, None, None])
+    # The unit embedding f = e / |e|: df_k = (W_k - f_k sum_j f_j W_j) / |e|.
+    f = unit(pair.embed(image)).detach()[0]
+    projected = (weight - f[:, None, None, None] * torch.einsum("j,jchw->chw", f, weight)).abs().mean(1)
+    maps = gradient_channel_maps(pair, image)
+    torch.testing.assert_close(maps, projected / projected.flatten(1).norm(dim=1)[:, None, None])
+
+
+def test_chunks_cover_the_channels_in_order_and_bound_the_batch(images):
+    seen = []
+
+    class Recording(nn.Module):
+        def forward(self, x):
+            seen.append(len(x))
+            return x.flatten(1)[:, :11] ** 2
+
+    pair = PairSimilarity(Recording())
+    chunks = list(gradient_channel_maps_chunked(pair, images[0][:1], internal_batch_size=4))
+    assert [c for c, _ in chunks] == [slice(0, 4), slice(4, 8), slice(8, 11)]
+    assert max(seen) == 4
+    maps = torch.cat([m for _, m in chunks])
+    weights = torch.rand(2, 11)
+    expected = (weights @ maps.flatten(1)).reshape(2, *maps.shape[1:])
+    torch.testing.assert_close(weighted_channel_maps(iter(chunks), weights), expected)
+
+
+def test_a_channel_without_gradient_has_an_empty_map(images):
+    pair = PairSimilarity(lambda x: torch.stack([x.sum((1, 2, 3)), x.sum((1, 2, 3)) * 0 + 1], 1))
+    maps = gradient_channel_maps(pair, images[0][:1], embedding="raw")
+    assert maps[1].eq(0).all()
+    assert maps[0].norm().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: x.detach().flatten(1),
+        torch.no_grad()(lambda x: x.flatten(1)),
+        lambda x: x.flatten(1).detach().numpy(),
+        lambda x: torch.ones(len(x), 3, requires_grad=True),
+    ],
+    ids=["detach", "no_grad", "numpy", "unrelated"],
+)
+def test_models_without_gradients_are_told_of_corrrise(images, model):
+    with pytest.raises(TypeError, match="can be differentiated.*CorrRISE"):
+        gradient_channel_maps(PairSimilarity(model), images[0][:1])
+
+
+def test_bad_options(pair, images):
+    image = images[0][:1]
+    with pytest.raises(ValueError, match="gradient option 'abs'"):
+        gradient_channel_maps(pair, image, gradient="abs")
+    with pytest.raises(ValueError, match="embedding option 'normalised'.*did you mean 'normalized'"):
+        gradient_channel_maps(pair, image, embedding="normalised")
+    with pytest.raises(ValueError, match="internal_batch_size.*got -1"):
+        gradient_channel_maps(pair, image, internal_batch_size=-1)
+    with pytest.raises(ValueError, match="internal_batch_size.*got 0"):
+        gradient_channel_maps(pair, image, internal_batch_size=0)
+    with pytest.raises(ValueError, match=r"one image \(1, C, H, W\)"):
+        gradient_channel_maps(pair, images[0])
+
+
+def test_infinite_gradients_are_an_error():
+    pair = PairSimilarity(lambda x: x.flatten(1)[:, :3].sqrt())
+    with pytest.raises(ValueError, match="finite gradients.*channels 0 to 2"):
+        gradient_channel_maps(pair, torch.cat([torch.zeros(1, 3, 1, 2), torch.ones(1, 3, 1, 2)], 2))
