@@ -1,0 +1,115 @@
+"""From what a person writes on a command line to a pair wrapper ready to explain."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from captum_face._validation import require_choice
+from captum_face.models import MODELS
+from captum_face.models.onnx import load_onnx
+from captum_face.models.weights import load_weights
+from captum_face.pair import PairSimilarity
+
+__all__ = ["load_pair"]
+
+
+def load_pair(
+    model: str,
+    *,
+    weights: str | Path | None = None,
+    preprocess: str | Callable[[Tensor], Tensor] | None = None,
+    threshold: float | None = None,
+) -> PairSimilarity:
+    """A pair wrapper from a model's name, an ONNX file or a factory of your own.
+
+    Args:
+        model: One of
+
+            * a name of :data:`captum_face.models.MODELS`;
+            * a path that ends in ``.onnx``;
+            * ``"module:factory"``: ``factory()`` is called and gives an embedding model or a finished
+              :class:`~captum_face.PairSimilarity`. The current folder is searched too.
+        weights: A file for :func:`~captum_face.models.load_weights`; needed by named models that ship
+            none.
+        preprocess: A preset's name. None for the named model's own; for ONNX files the preset of the
+            named model that the file name begins with, else ``"arcface"``, which InsightFace's ONNX
+            files expect; for factories no preprocessing.
+        threshold: The verification threshold. None for the one that ships with the model, else 0.
+
+    Raises:
+        FileNotFoundError, ValueError, TypeError, ImportError: what is missing or doesn't fit, and what to do.
+    """
+    if model.endswith(".onnx"):
+        if weights is not None:
+            raise ValueError(f"expected no weights beside an ONNX file, which holds its own, got {weights}")
+        known = [name for name in MODELS if Path(model).stem.lower().startswith(name)]
+        network: Callable[[Tensor], Any] = load_onnx(model)
+        default = MODELS[max(known, key=len)].preprocess if known else "arcface"
+        return _wrap(network, preprocess or default, threshold)
+    if ":" in model:
+        made = _call_factory(model)
+        network = made.embedding_model if isinstance(made, PairSimilarity) else made
+        if weights is not None:
+            if not isinstance(network, nn.Module):
+                raise TypeError(
+                    f"expected {model} to give a module to load {weights} into, got {type(network).__name__}"
+                )
+            load_weights(network, weights)
+        if isinstance(made, PairSimilarity):
+            if preprocess is not None:
+                raise ValueError(
+                    f"{model} gives a PairSimilarity with its own preprocessing; leave preprocess out"
+                )
+            if threshold is not None:
+                made.threshold = float(threshold)
+            return made
+        return _wrap(network, preprocess, threshold)
+    entry = MODELS[require_choice(model, MODELS, "model (or FILE.onnx, or module:factory)")]
+    if weights is None and not entry.ships_weights:
+        raise ValueError(
+            f"expected weights for {model}, which ships none: give a file (.pt, .pth, .safetensors); the "
+            "bundled model is 'synthetic'"
+        )
+    if threshold is None and weights is None:
+        threshold = entry.threshold
+    return _wrap(entry.build(weights), preprocess or entry.preprocess, threshold)
+
+
+def _wrap(
+    network: Callable[[Tensor], Tensor],
+    preprocess: str | Callable[[Tensor], Tensor] | None,
+    threshold: float | None,
+) -> PairSimilarity:
+    pair = PairSimilarity(network, preprocess=preprocess, threshold=0.0 if threshold is None else threshold)
+    return pair.eval()
+
+
+def _call_factory(spec: str) -> Callable[[Tensor], Tensor]:
+    module_name, _, factory_name = spec.partition(":")
+    # As `python -m` does: a factory lies in the folder where its user works.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"expected a Python module in {spec!r} (module:factory), could not import it: {error}"
+        ) from error
+    factory = getattr(module, factory_name, None)
+    if not callable(factory):
+        raise ValueError(
+            f"expected a function {factory_name!r} in the module {module_name}, found {factory!r}"
+        )
+    made = factory()
+    if not callable(made):
+        raise TypeError(
+            f"expected {spec} to give an embedding model or a PairSimilarity, got {type(made).__name__}"
+        )
+    return made

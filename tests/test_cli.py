@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from captum_face.cli import main
+
+FACTORY = """
+import torch
+from captum_face import PairSimilarity
+from tests.conftest import small_net
+
+def build():
+    return small_net()
+
+def build_pair():
+    return PairSimilarity(small_net(), threshold=0.3, preprocess="arcface")
+
+def build_number():
+    return 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Two images and a module with factories in the current folder."""
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(random.integers(0, 256, (112, 112, 3), dtype=np.uint8)).save(tmp_path / name)
+    (tmp_path / "own_models.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_explain_writes_what_it_says(folder):
+    result = run(
+        "explain", "a.png", "b.png", "--model", "own_models:build", "--preprocess", "arcface",
+        "--threshold", "0.5", "--method", "fggb", "--method", "corrrise", "--option", "n_masks=20",
+        "--output", "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "threshold 0.500" in result.output
+    names = {path.name for path in (folder / "out").iterdir()}
+    assert names == {f"{m}{end}" for m in ("fggb", "corrrise") for end in (".png", ".npz", ".json")} | {
+        "comparison.png"
+    }
+    summary = json.loads((folder / "out" / "corrrise.json").read_text(encoding="utf-8"))
+    assert summary["protocol"]["options"]["n_masks"] == 20
+    assert summary["protocol"]["model"] == "own_models:build"
+    assert summary["protocol"]["preprocess"].startswith("Normalize(mean=0.5")
+    assert summary["threshold"] == 0.5
+    assert sum(share["area"] for share in summary["regions"]["image_a"].values()) == pytest.approx(1)
+
+
+def test_factories_may_give_a_finished_pair(folder):
+    result = run("explain", "a.png", "b.png", "--model", "own_models:build_pair", "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert "threshold 0.300" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.png", "none.png", "--model", "own_models:build"], "found nothing at none.png"),
+        (["a.png", "own_models.py", "--model", "own_models:build"], "expected an image file"),
+        (["a.png", "b.png", "--model", "mobilefacnet"], "did you mean 'mobilefacenet'"),
+        (["a.png", "b.png", "--model", "mobilefacenet"], "expected weights for mobilefacenet"),
+        (["a.png", "b.png", "--model", "mobilefacenet", "--weights", "no.pt"], "no.pt"),
+        (["a.png", "b.png", "--model", "none.onnx"], "none.onnx"),
+        (["a.png", "b.png", "--model", "no_module:build"], "could not import"),
+        (["a.png", "b.png", "--model", "own_models:none"], "expected a function 'none'"),
+        (["a.png", "b.png", "--model", "own_models:build_number"], "got int"),
+        (
+            ["a.png", "b.png", "--model", "own_models:build", "--preprocess", "arkface"],
+            "did you mean 'arcface'",
+        ),
+        (["a.png", "b.png", "--model", "own_models:build", "--method", "fgb"], "did you mean 'fggb'"),
+        (["a.png", "b.png", "--model", "own_models:build", "--option", "n_mask=3"], "unknown option"),
+        (["a.png", "b.png", "--model", "own_models:build", "--option", "n_masks"], "KEY=VALUE"),
+        (["a.png", "b.png"], "--model"),
+    ],
+)
+def test_bad_input_is_one_readable_message(folder, arguments, message):
+    result = run("explain", *arguments)
+    assert result.exit_code != 0
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    assert not list(folder.glob("captum_face_output/*"))
+
+
+def test_debug_shows_where_an_error_came_from(folder):
+    result = run("--debug", "explain", "a.png", "none.png", "--model", "own_models:build")
+    assert isinstance(result.exception, FileNotFoundError)
+
+
+def test_demo_prints_shares_and_writes_the_figure(folder):
+    result = run("demo", "--output", "figures/demo.png")
+    assert result.exit_code == 0, result.output
+    for part in ("score", "threshold", "of the area", "of fggb's", "of corrrise's"):
+        assert part in result.output
+    assert Image.open(folder / "figures" / "demo.png").size[0] > 1000
+    result = run("demo", "--changed", "moth")
+    assert result.exit_code != 0
+    assert "did you mean 'mouth'" in result.output
+
+
+@pytest.mark.real
+def test_explain_real_pair(shared, folder):
+    crops = shared / "data" / "lfw_crops"
+    result = run(
+        "explain", crops / "010_1.png", crops / "010_2.png", "--model", "mobilefacenet",
+        "--weights", shared / "models" / "mobilefacenet.pt", "--threshold", "0.15", "--output", "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    summary = json.loads((folder / "out" / "fggb.json").read_text(encoding="utf-8"))
+    assert summary["decision"] == "same person"
