@@ -128,10 +128,11 @@ class Explanation:
             )
             for side, value in zip("ab", values, strict=True)
         }
-        arrays |= {"score": np.float64(self.score), "threshold": np.float64(self.threshold)}
+        arrays |= {"score": np.array(self.score), "threshold": np.array(self.threshold)}
         np.savez_compressed(paths["maps"], **arrays)  # type: ignore[arg-type] # its last option is a bool
         self.plot(**options).savefig(paths["figure"])
-        text = json.dumps(self.summary(), indent=2, ensure_ascii=False, default=str)
+        summary = self.summary() | {"figure": {name: _plain(value) for name, value in options.items()}}
+        text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
         paths["summary"].write_text(text + "\n", encoding="utf-8")
         return paths
 

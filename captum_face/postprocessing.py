@@ -49,7 +49,7 @@ def split_attribution(attr: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([[[2., 0.]]]), tensor([[[0., 1.]]]))
     """
     signed = pixel_map(attr)
-    return signed.clamp(min=0), (-signed).clamp(min=0)
+    return signed.clamp(min=0), signed.clamp(max=0).abs()  # abs: zeros without a sign
 
 
 def smooth(attr: Tensor, sigma: float, kernel_size: int | None = None) -> Tensor:

@@ -24,6 +24,7 @@ __all__ = ["decision_text", "show_comparison", "show_explanation"]
 _AGAINST, _FOR = (np.array(to_rgb(colour)) for colour in ("#b2182b", "#2166ac"))
 _COLOURS = LinearSegmentedColormap.from_list("against_for", [tuple(_AGAINST), "white", tuple(_FOR)])
 _OPACITY = 0.85  # of the strongest colour, so that the face shows through
+_EMPTY = 0.02  # a panel whose strongest value is below this share of the scale is as good as empty
 _GREY = np.array([0.299, 0.587, 0.114])
 
 
@@ -195,18 +196,17 @@ def _draw_row(
     outline: np.ndarray | None = None,
 ) -> None:
     """The photo, what speaks for a match and what speaks against it; ``signed`` in [-1, 1]."""
-    pictures = (
-        face,
-        _overlay(face, np.clip(signed, 0, None)),
-        _overlay(face, np.clip(signed, None, 0)),
-    )
-    for axis, picture, heading in zip(
-        axes, pictures, ("", "speaks for a match", "speaks against"), strict=True
-    ):
+    shown = (None, np.clip(signed, 0, None), np.clip(signed, None, 0))
+    headings_of = ("", "speaks for a match", "speaks against")
+    for axis, part, heading in zip(axes, shown, headings_of, strict=True):
+        picture = face if part is None else _overlay(face, part)
         axis.set(xticks=[], yticks=[])
         for spine in axis.spines.values():
             spine.set_visible(False)
         axis.imshow(picture, interpolation="bilinear")
+        if part is not None and np.abs(part).max() < _EMPTY:
+            # Said in words: a grey face alone looks like a figure that failed.
+            axis.text(0.5, 0.04, "next to nothing", transform=axis.transAxes, ha="center", fontsize=7)
         if outline is not None and outline.any() and not outline.all():
             axis.contour(outline.astype(float), levels=[0.5], colors="black", linewidths=0.7)
         if headings:

@@ -130,7 +130,7 @@ def test_bad_input_before_any_computation(faces, options, error, message):
 @pytest.mark.real
 @pytest.mark.parametrize("method", ["fggb", "corrrise"])
 def test_onnx_and_checkpoint_agree_on_real_pairs(shared, method):
-    from captum_face.models.loading import load_pair
+    from captum_face.models import load_pair
 
     crops = shared / "data" / "lfw_crops"
     models = shared / "models"

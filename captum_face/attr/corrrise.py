@@ -23,7 +23,7 @@ _CORRELATIONS = ("pearson", "spearman")
 
 
 class CorrRISE(PairAttribution):
-    r"""Correlation-based RISE (Lu and Ebrahimi, WACV 2024, arXiv 2305.08546).
+    r"""Correlation-based RISE (Lu et al., WACV 2024, arXiv 2305.08546).
 
     One image is hidden under random patches n times while the other stays intact, which gives scores
     :math:`s_i` for masks :math:`m_i`. The relevance of a pixel is the correlation of its being visible
@@ -62,7 +62,7 @@ class CorrRISE(PairAttribution):
             correlation: ``"pearson"`` as published, or ``"spearman"``, which ranks first and is not led
                 by a few extreme scores.
             masks: Masks of your own instead, ``(n, H, W)`` or ``(n, 1, H, W)``, 1 = kept, 0 = hidden;
-                the four options that shape random masks are then not used.
+                the options for random masks are then not used.
             baselines: What hidden pixels show: a number (0 is black), a tensor ``(1, C, H, W)`` or
                 ``(N, C, H, W)``, or a tuple of two such for the two sides.
             seed: Makes the masks repeatable; without it and ``generator``, torch's global state is used.

@@ -1,0 +1,31 @@
+"""Face embedding networks: architectures, weights from files, ONNX import.
+
+Only ``synthetic``, trained on rendered faces, ships its weights; those of others are read from your
+files. Any ``nn.Module`` or callable from images to embeddings works with
+:class:`~captum_face.PairSimilarity` just as well.
+"""
+
+from captum_face.models.iresnet import IResNet, iresnet18, iresnet34, iresnet50, iresnet100
+from captum_face.models.loading import MODELS, ModelEntry, load_pair
+from captum_face.models.mobilefacenet import MobileFaceNet, mobilefacenet
+from captum_face.models.onnx import OnnxEmbedding, load_onnx
+from captum_face.models.synthetic import SyntheticFaceNet, synthetic
+from captum_face.models.weights import load_weights
+
+__all__ = [
+    "MODELS",
+    "IResNet",
+    "MobileFaceNet",
+    "ModelEntry",
+    "OnnxEmbedding",
+    "SyntheticFaceNet",
+    "iresnet18",
+    "iresnet34",
+    "iresnet50",
+    "iresnet100",
+    "load_onnx",
+    "load_pair",
+    "load_weights",
+    "mobilefacenet",
+    "synthetic",
+]

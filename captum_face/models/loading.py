@@ -1,4 +1,4 @@
-"""From what a person writes on a command line to a pair wrapper ready to explain."""
+"""The networks known by name, and a pair wrapper from what a person writes on a command line."""
 
 from __future__ import annotations
 
@@ -6,18 +6,66 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from captum_face._validation import require_choice
-from captum_face.models import MODELS
+from captum_face.models.iresnet import iresnet18, iresnet34, iresnet50, iresnet100
+from captum_face.models.mobilefacenet import mobilefacenet
 from captum_face.models.onnx import load_onnx
+from captum_face.models.synthetic import SyntheticFaceNet, synthetic, synthetic_threshold
 from captum_face.models.weights import load_weights
 from captum_face.pair import PairSimilarity
 
-__all__ = ["load_pair"]
+__all__ = ["MODELS", "ModelEntry", "load_pair"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A network that is known by name, as to the command line.
+
+    Attributes:
+        build: Makes it; takes a file of weights or None as its first argument.
+        preprocess: Name of the preprocessing preset its published weights expect.
+        input_size: Height and width of its images.
+        description: One line on what it is.
+        ships_weights: Whether ``build(None)`` gives a trained network.
+        read_threshold: Reads the verification threshold (cosine) that comes with shipped weights.
+    """
+
+    build: Callable[[str | Path | None], nn.Module]
+    preprocess: str
+    input_size: tuple[int, int]
+    description: str
+    ships_weights: bool = False
+    read_threshold: Callable[[], float] | None = None
+
+    @property
+    def threshold(self) -> float | None:
+        """The verification threshold (cosine) of the shipped weights; None if there are none."""
+        return None if self.read_threshold is None else self.read_threshold()
+
+
+def _synthetic(weights: str | Path | None) -> SyntheticFaceNet:
+    return synthetic() if weights is None else load_weights(synthetic(pretrained=False), weights)
+
+
+_SIZE = (112, 112)
+
+#: The networks that the command line knows by name.
+MODELS: dict[str, ModelEntry] = {
+    "synthetic": ModelEntry(
+        _synthetic, "arcface", _SIZE, "small network for rendered faces", True, synthetic_threshold
+    ),
+    "mobilefacenet": ModelEntry(mobilefacenet, "imagenet", _SIZE, "MobileFaceNet, 1.0 million parameters"),
+    "iresnet18": ModelEntry(iresnet18, "arcface", _SIZE, "iResNet-18, 24.0 million parameters"),
+    "iresnet34": ModelEntry(iresnet34, "arcface", _SIZE, "iResNet-34, 34.1 million parameters"),
+    "iresnet50": ModelEntry(iresnet50, "arcface", _SIZE, "iResNet-50, 43.6 million parameters"),
+    "iresnet100": ModelEntry(iresnet100, "arcface", _SIZE, "iResNet-100, 65.2 million parameters"),
+}
 
 
 def load_pair(

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_face import FGGB, CorrRISE, PairSimilarity, __version__, models
-from captum_face.channels import DEFAULT_BATCH
+from captum_face.channels import DEFAULT_BATCH, gradient_channel_maps_chunked
 from captum_face.masks import random_patches
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -139,26 +139,28 @@ def measure(name: str, rounds: int, device: str) -> dict[str, float]:
 
 
 def peak_memory(name: str, work: str, option: int, device: str) -> float:
-    """MiB above a loaded model after one forward pass, in a process of its own."""
+    """MiB above a loaded model after one forward pass, in a process of its own (on a CPU: Linux only)."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_memory, (name, work, option, device))
 
 
 def _peak_memory(name: str, work: str, option: int, device: str) -> float:
-    from captum_face.channels import gradient_channel_maps_chunked
-
     pair, images = build(name, device), faces(device)
     with torch.no_grad():
         pair(*images)
 
-    def peak() -> float:
+    def held(line: str) -> float:
+        """MiB of this process now (VmRSS) or at most since the last reset (VmHWM)."""
         if device == "cuda":
             return torch.cuda.max_memory_allocated() / 2**20
-        import resource
+        status = Path("/proc/self/status").read_text()
+        return int(next(row for row in status.splitlines() if row.startswith(line)).split()[1]) / 1024
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    before = peak()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    before = held("VmRSS")
     if work == "fggb":
         # Three passes hold as much as all: each frees what the one before it took.
         with pair.frozen():
@@ -167,7 +169,7 @@ def _peak_memory(name: str, work: str, option: int, device: str) -> float:
                 next(chunks)
     else:
         CorrRISE(pair).attribute(images, n_masks=max(3 * option, 64), perturbations_per_eval=option)
-    return peak() - before
+    return held("VmHWM") - before
 
 
 def import_seconds(rounds: int) -> tuple[float, float, list[str]]:

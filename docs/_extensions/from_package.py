@@ -1,0 +1,283 @@
+"""Directives that print what the package says about itself, so that the documentation cannot drift from it.
+
+``{method-table}``, ``{method-facts} NAME``, ``{method-options} NAME``, ``{preset-table}``,
+``{score-table}``, ``{model-table}``, ``{region-table}``, ``{cli-help} [COMMAND]``; and checks that fail
+the build: every registered method has a page that follows the template, every command stands in
+``cli.md``, every public name in ``api.md``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+from captum_face.attr import METHODS, Method, get_method
+from captum_face.cli import main as command_line
+from captum_face.models import MODELS
+from captum_face.preprocessing import PRESETS
+from captum_face.regions import face_regions
+from captum_face.scores import SCORES
+
+logger = logging.getLogger(__name__)
+
+#: The headings of every method's page, in this order.
+TEMPLATE = (
+    "What it shows",
+    "Definition",
+    "Options",
+    "Cost",
+    "How to read the map",
+    "When not to trust it",
+    "Example",
+)
+#: Modules without a public name of their own, and scripts.
+NOT_IN_API = {"captum_face.cli", "captum_face.models.train_synthetic"}
+
+
+class Table(SphinxDirective):
+    """A Markdown table of what :meth:`rows` gives; the first row is the head."""
+
+    def rows(self) -> list[list[str]]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        head, *body = self.rows()
+        lines = [head, ["---"] * len(head), *body]
+        text = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in lines)
+        return self.parse_text_to_nodes(text)
+
+
+class MethodTable(Table):
+    def rows(self) -> list[list[str]]:
+        head = ["name", "class", "family", "model", "without a seed", "passes for a pair", "source"]
+        return [head, *(self.row(method) for method in METHODS.values())]
+
+    def row(self, method: Method) -> list[str]:
+        return [
+            f"[`{method.name}`](/methods/{method.name}.md)",
+            class_role(method),
+            method.family,
+            needs(method),
+            repeats(method),
+            method.passes,
+            source(method),
+        ]
+
+
+class MethodFacts(Table):
+    required_arguments = 1
+
+    def rows(self) -> list[list[str]]:
+        method = get_method(self.arguments[0])
+        return [
+            [f"`{method.name}`", class_role(method)],
+            ["family", method.family],
+            ["needs", needs(method)],
+            ["without a seed", repeats(method)],
+            ["passes for a pair", method.passes],
+            ["source", source(method)],
+        ]
+
+
+class MethodOptions(Table):
+    required_arguments = 1
+
+    def rows(self) -> list[list[str]]:
+        cls = type(get_method(self.arguments[0]).build(print))
+        meaning = documented_arguments(cls.attribute)
+        options = cls.options()
+        undocumented = options.keys() - meaning.keys()
+        if undocumented:
+            raise ExtensionError(f"{cls.__name__}.attribute does not document {sorted(undocumented)}")
+        return [
+            ["option", "default", "meaning"],
+            *([f"`{name}`", f"`{p.default!r}`", meaning[name]] for name, p in options.items()),
+        ]
+
+
+class PresetTable(Table):
+    def rows(self) -> list[list[str]]:
+        presets = ((name, build()) for name, build in PRESETS.items())
+        return [
+            ["`preprocess=`", "channels", "mean", "standard deviation"],
+            *(
+                [f"`{name}`", "BGR" if preset.bgr else "RGB", number(preset.mean), number(preset.std)]
+                for name, preset in presets
+            ),
+        ]
+
+
+class ScoreTable(Table):
+    def rows(self) -> list[list[str]]:
+        return [
+            ["`score=`", "class", "lowest", "highest"],
+            *(
+                [
+                    f"`{name}`",
+                    f"{{py:class}}`~captum_face.scores.{score.__name__}`",
+                    *map(limit, score.limits),
+                ]
+                for name, score in SCORES.items()
+            ),
+        ]
+
+
+class ModelTable(Table):
+    def rows(self) -> list[list[str]]:
+        return [
+            ["`--model`", "what it is", "input", "`preprocess`", "weights"],
+            *(
+                [
+                    f"`{name}`",
+                    entry.description,
+                    "x".join(map(str, entry.input_size)),
+                    f"`{entry.preprocess}`",
+                    "bundled" if entry.ships_weights else "yours",
+                ]
+                for name, entry in MODELS.items()
+            ),
+        ]
+
+
+class RegionTable(Table):
+    def rows(self) -> list[list[str]]:
+        areas = ((name, float(mask.double().mean())) for name, mask in face_regions().items())
+        return [["region", "share of the area"], *([f"`{name}`", f"{area:.1%}"] for name, area in areas)]
+
+
+class CommandHelp(SphinxDirective):
+    """What ``captum-face [COMMAND] --help`` prints."""
+
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        words = [*self.arguments, "--help"]
+        answer = CliRunner().invoke(command_line, words, prog_name="captum-face", terminal_width=90)
+        if answer.exit_code:
+            raise ExtensionError(f"captum-face {' '.join(words)} failed: {answer.output}")
+        text = f"$ captum-face {' '.join(words)}\n{answer.output}"
+        return [nodes.literal_block(text, text, language="text")]
+
+
+def class_role(method: Method) -> str:
+    return f"{{py:class}}`~captum_face.{type(method.build(print)).__name__}`"
+
+
+def needs(method: Method) -> str:
+    return "gradients" if method.needs_gradients else "scores alone"
+
+
+def repeats(method: Method) -> str:
+    return "deterministic" if method.deterministic else "random"
+
+
+def source(method: Method) -> str:
+    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", method.source)
+
+
+def number(value: float | tuple[float, ...]) -> str:
+    return ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else f"{value:g}"
+
+
+def limit(value: float) -> str:
+    return "none" if value in (float("inf"), -float("inf")) else f"{value:g}"
+
+
+def documented_arguments(function: Any) -> dict[str, str]:
+    """The ``Args`` of a Google-style docstring as Markdown, by name."""
+    text = inspect.getdoc(function) or ""
+    section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE)
+    entry = re.compile(r"^ {4}(\w+): (.*?)(?=^ {4}\w+: |\Z)", re.DOTALL | re.MULTILINE)
+    found = entry.findall(section[1]) if section else []
+    return {name: re.sub(r":([\w:]+):`", r"{\1}`", " ".join(meaning.split())) for name, meaning in found}
+
+
+def plain_returns(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Makes what a function returns one text: types come from the annotations, so a colon ends no type."""
+    for section, field in (("Returns:", ":returns:"), ("Yields:", ":Yields:")):
+        if section in lines[:-1]:
+            start = lines.index(section)
+            lines[start : start + 2] = [f"{field} {lines[start + 1].strip()}"]
+
+
+def check_pages(app: Sphinx) -> None:
+    """Fails where a method or a command has no place in the documentation."""
+    folder = Path(app.srcdir) / "methods"
+    pages = {path.stem for path in folder.glob("*.md")} - {"index"}
+    if pages != METHODS.keys():
+        raise ExtensionError(
+            f"expected a page in docs/methods for exactly the registered methods: missing "
+            f"{sorted(METHODS.keys() - pages)}, of no method {sorted(pages - METHODS.keys())}"
+        )
+    for name in METHODS:
+        text = (folder / f"{name}.md").read_text("utf-8")
+        headings = tuple(re.findall(r"^## (.+)$", text, re.MULTILINE))
+        if headings != TEMPLATE:
+            raise ExtensionError(f"expected the headings {TEMPLATE} in methods/{name}.md, got {headings}")
+    text = (Path(app.srcdir) / "cli.md").read_text("utf-8")
+    shown = set(re.findall(r"^```\{cli-help\} (\w+)$", text, re.MULTILINE))
+    if shown != command_line.commands.keys():
+        raise ExtensionError(f"expected cli.md to show {sorted(command_line.commands)}, got {sorted(shown)}")
+
+
+def check_names(app: Sphinx, env: Any) -> None:
+    """Warns, which is an error under -W, about public names that the API reference lacks.
+
+    It looks at the modules that the package has loaded by now: those that ``captum_face`` imports,
+    and those that the reference names.
+    """
+    documented = env.get_domain("py").objects
+    for module, loaded in sorted(sys.modules.items()):
+        parts = module.split(".")
+        if parts[0] != "captum_face" or module in NOT_IN_API or any(part[0] == "_" for part in parts):
+            continue
+        for name in set(getattr(loaded, "__all__", ())) - {"__version__"}:
+            if not any(f"{home}.{name}" in documented for home in homes(module)):
+                logger.warning("api.md lacks %s.%s", module, name)
+
+
+def homes(module: str) -> list[str]:
+    """The module and the packages above it: a name may be documented at any of them."""
+    parts = module.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+
+
+def substitutions(app: Sphinx, config: Any) -> None:
+    """What the bundled weights say about themselves."""
+    from captum_face.models.synthetic import synthetic_metadata
+
+    facts = synthetic_metadata()
+    config.myst_substitutions = {
+        **config.myst_substitutions,
+        "synthetic_eer": f"{100 * facts['eer']:.2f} %",
+        "synthetic_threshold": f"{facts['threshold']:.3f}",
+    }
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    for name, directive in (
+        ("method-table", MethodTable),
+        ("method-facts", MethodFacts),
+        ("method-options", MethodOptions),
+        ("preset-table", PresetTable),
+        ("score-table", ScoreTable),
+        ("model-table", ModelTable),
+        ("region-table", RegionTable),
+        ("cli-help", CommandHelp),
+    ):
+        app.add_directive(name, directive)
+    app.connect("config-inited", substitutions)
+    app.connect("autodoc-process-docstring", plain_returns, priority=400)  # before napoleon
+    app.connect("builder-inited", check_pages)
+    app.connect("env-check-consistency", check_names)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
