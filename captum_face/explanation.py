@@ -221,8 +221,8 @@ def explain(
     images = require_pair(tuple(_single_image(image) for image in (image_a, image_b)))
     if len(images[0]) != 1 or len(images[1]) != 1:
         raise ValueError(
-            f"expected one pair, got batches of {len(images[0])} and {len(images[1])}; explain them one by one, "
-            f"or call {type(attribution).__name__}(pair).attribute on the batch"
+            f"expected one pair, got batches of {len(images[0])} and {len(images[1])}; explain them one by "
+            f"one, or call {type(attribution).__name__}(pair).attribute on the batch"
         )
     with pair.frozen(), torch.no_grad():
         score = float(pair(*images))

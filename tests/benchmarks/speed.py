@@ -176,8 +176,10 @@ def import_seconds(rounds: int) -> tuple[float, float, list[str]]:
     """What ``import captum_face`` costs beyond ``import captum.attr``, and the heavy modules it adds."""
     code = (
         "import time, sys; t = time.perf_counter(); import captum.attr; a = time.perf_counter() - t; "
-        "before = set(sys.modules); t = time.perf_counter(); import captum_face; b = time.perf_counter() - t; "
-        "heavy = {'zennit', 'torchvision', 'onnx', 'onnx2torch', 'onnxruntime', 'sklearn', 'scipy', 'pandas'}; "
+        "before = set(sys.modules); t = time.perf_counter(); "
+        "import captum_face; b = time.perf_counter() - t; "
+        "heavy = {'zennit', 'torchvision', 'onnx', 'onnx2torch', 'onnxruntime', 'sklearn', 'scipy', "
+        "'pandas'}; "
         "print(a, b, *sorted(heavy & (set(sys.modules) - before)))"
     )
     runs = []
@@ -199,7 +201,7 @@ def main() -> None:
     options = parser.parse_args()
 
     machine = {
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "captum": captum.__version__,
