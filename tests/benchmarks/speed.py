@@ -211,9 +211,8 @@ def main() -> None:
     results: dict[str, object] = {"machine": machine}
 
     captum_s, own_s, heavy = import_seconds(options.rounds)
-    print(
-        f"\nimport captum.attr {captum_s:.2f} s; captum_face adds {own_s:.2f} s and of the heavy modules {heavy or 'none'}"
-    )
+    added = f"captum_face adds {own_s:.2f} s and of the heavy modules {heavy or 'none'}"
+    print(f"\nimport captum.attr {captum_s:.2f} s; {added}")
     results["import"] = {"captum_attr_s": captum_s, "captum_face_adds_s": own_s, "heavy": heavy}
 
     print(f"\n{'at 112x112, medians of ' + str(options.rounds) + ' rounds':44}", end="")
