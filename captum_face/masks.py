@@ -9,12 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from captum_face._batching import default_batch_size
 from captum_face._validation import require_positive_int, require_scores
 from captum_face.pair import PairSimilarity
 
-__all__ = ["apply_masks", "masked_scores", "random_patches", "require_masks"]
+__all__ = [
+    "apply_masks",
+    "grid_labels",
+    "masked_scores",
+    "random_grids",
+    "random_patches",
+    "require_masks",
+    "sliding_windows",
+]
 
 
 def random_patches(
@@ -68,6 +78,127 @@ def random_patches(
     rows, columns = hidden
     # (n, H, patches) x (n, patches, W): a pixel is hidden when one patch holds both its row and its column.
     return torch.matmul(rows.mT.float(), columns.float()) == 0
+
+
+def random_grids(
+    n_masks: int,
+    size: tuple[int, int],
+    *,
+    grid: int = 7,
+    probability: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """RISE's soft masks: coarse random grids, upsampled bilinearly and shifted at random.
+
+    Each cell of ``grid + 1`` by ``grid + 1`` is kept with ``probability``. The grid is enlarged until
+    ``grid`` cells span the image, and cropped to it at a random place within one cell (Petsiuk, Das and
+    Saenko, BMVC 2018, arXiv 1806.07421, section 3.2).
+
+    Args:
+        n_masks: How many masks.
+        size: ``(H, W)`` of the image.
+        grid: Cells along each side of the image.
+        probability: How likely a cell is kept.
+        generator: Source of randomness; None for torch's global one.
+
+    Returns:
+        ``(n_masks, H, W)`` float in [0, 1], 1 = kept, on the generator's device.
+
+    Raises:
+        ValueError: a count below 1, more cells than pixels, a probability outside (0, 1).
+
+    Example::
+
+        >>> masks = random_grids(4, (112, 112), generator=torch.Generator().manual_seed(0))
+        >>> masks.shape, bool(masks.min() >= 0), bool(masks.max() <= 1)
+        (torch.Size([4, 112, 112]), True, True)
+    """
+    require_positive_int(n_masks, "n_masks")
+    require_positive_int(grid, "grid")
+    if grid > min(size):
+        raise ValueError(f"expected at most one cell a pixel of {size[0]}x{size[1]} pixels, got grid={grid}")
+    if not 0 < probability < 1:
+        raise ValueError(f"expected probability between 0 and 1, got {probability!r}")
+    device = generator.device if generator is not None else None
+    kept = torch.rand(n_masks, 1, grid + 1, grid + 1, generator=generator, device=device) < probability
+    cell = [-(-side // grid) for side in size]
+    enlarged = [(grid + 1) * length for length in cell]
+    starts = torch.stack(
+        [torch.randint(length, (n_masks,), generator=generator, device=device) for length in cell], dim=1
+    ).tolist()
+    masks = torch.empty(n_masks, *size, device=device)
+    for mask, grid_kept, (top, left) in zip(masks, kept.float(), starts, strict=True):
+        soft = F.interpolate(grid_kept[None], enlarged, mode="bilinear", align_corners=False)
+        mask.copy_(soft[0, 0, top : top + size[0], left : left + size[1]])
+    return masks
+
+
+def sliding_windows(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Masks that hide one rectangle each, at every place of a raster over the image.
+
+    The last window of a row or column lies flush with the border, so that every pixel is hidden by some
+    window and all windows have one size.
+
+    Args:
+        size: ``(H, W)`` of the image.
+        window: ``(height, width)`` of the rectangle in pixels.
+        stride: ``(down, right)`` steps in pixels.
+
+    Returns:
+        ``(n, H, W)`` bool, True = kept, row by row.
+
+    Raises:
+        ValueError: a window larger than the image, a stride below 1, or steps that leave gaps.
+
+    Example::
+
+        >>> sliding_windows((1, 6), (1, 3), (1, 2)).int()[:, 0]
+        tensor([[0, 0, 0, 1, 1, 1],
+                [1, 1, 0, 0, 0, 1],
+                [1, 1, 1, 0, 0, 0]], dtype=torch.int32)
+    """
+    hidden = []
+    for side, length, step in zip(size, window, stride, strict=True):
+        require_positive_int(length, "the window's sides")
+        require_positive_int(step, "stride")
+        if length > side:
+            raise ValueError(
+                f"expected a window inside the image of {size[0]}x{size[1]} pixels, "
+                f"got {window[0]}x{window[1]}"
+            )
+        if step > length:
+            raise ValueError(f"expected strides of at most the window's sides {window}, got {stride}")
+        starts = torch.tensor([*range(0, side - length, step), side - length])[:, None]
+        position = torch.arange(side)
+        hidden.append((position >= starts) & (position < starts + length))
+    rows, columns = hidden
+    return ~(rows[:, None, :, None] & columns[None, :, None, :]).flatten(0, 1)
+
+
+def grid_labels(size: tuple[int, int], grid: int) -> Tensor:
+    """A raster of ``grid`` by ``grid`` cells: the number of its cell for each pixel.
+
+    Args:
+        size: ``(H, W)`` of the image.
+        grid: Cells along each side.
+
+    Returns:
+        ``(H, W)`` int64, from 0 to ``grid ** 2 - 1``, row by row.
+
+    Raises:
+        ValueError: a count below 1, or more cells than pixels.
+
+    Example::
+
+        >>> grid_labels((2, 4), 2)
+        tensor([[0, 0, 1, 1],
+                [2, 2, 3, 3]])
+    """
+    require_positive_int(grid, "grid")
+    if grid > min(size):
+        raise ValueError(f"expected at most one cell a pixel of {size[0]}x{size[1]} pixels, got grid={grid}")
+    rows, columns = (torch.arange(side) * grid // side for side in size)
+    return rows[:, None] * grid + columns
 
 
 def require_masks(masks: object, size: tuple[int, int]) -> Tensor:
@@ -124,7 +255,7 @@ def masked_scores(
     *,
     swapped: bool = False,
     baseline: float | Tensor = 0,
-    perturbations_per_eval: int = 32,
+    perturbations_per_eval: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Tensor:
     """Scores of one image under every mask against each of K intact partners.
@@ -136,7 +267,7 @@ def masked_scores(
         masks: ``(n, H, W)``, 1 = kept.
         swapped: The masked image is the second argument of ``forward_func``.
         baseline: What stands in hidden places, see :func:`apply_masks`.
-        perturbations_per_eval: Masked images in one forward pass.
+        perturbations_per_eval: Masked images in one forward pass; None for 4 on a CPU, 64 elsewhere.
         progress: Called after each pass with the number of masked images scored.
 
     Returns:
@@ -149,6 +280,8 @@ def masked_scores(
     Raises:
         ValueError: scores that are not one finite number per pair.
     """
+    if perturbations_per_eval is None:
+        perturbations_per_eval = default_batch_size(image.device)
     require_positive_int(perturbations_per_eval, "perturbations_per_eval")
     rows = []
     with torch.no_grad():

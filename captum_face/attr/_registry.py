@@ -37,7 +37,7 @@ METHODS: dict[str, Method] = {
             "feature-guided",
             True,
             True,
-            "2 D backward, 36 forward",
+            "2 D backward, 12 forward",
             "arXiv 2403.04549",
         ),
         Method(

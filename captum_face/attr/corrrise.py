@@ -47,7 +47,7 @@ class CorrRISE(PairAttribution):
         baselines: float | Tensor | tuple[float | Tensor, float | Tensor] = 0,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        perturbations_per_eval: int = 32,
+        perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Signed maps of both images; what the inputs and the result are stands at
@@ -67,7 +67,8 @@ class CorrRISE(PairAttribution):
                 ``(N, C, H, W)``, or a tuple of two such for the two sides.
             seed: Makes the masks repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it.
+            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for 4 on
+                a CPU and 64 elsewhere.
             show_progress: Show a progress bar over the masks.
 
         Returns:

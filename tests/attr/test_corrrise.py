@@ -102,7 +102,7 @@ def test_baselines_fill_what_is_hidden(pair, images, masks):
         return pair(x, y)
 
     with torch.no_grad():
-        CorrRISE(spy).attribute((a, b), masks=masks, baselines=(fill_a, fill_b))
+        CorrRISE(spy).attribute((a, b), masks=masks, baselines=(fill_a, fill_b), perturbations_per_eval=32)
     first = torch.cat([x for x, _ in filled[:6]])  # three pairs of 32 + 8 masks
     assert torch.equal(first[40:80], torch.where(masks[:, None], a[1], fill_a[1]))
     last = torch.cat([y for _, y in filled[6:]])
