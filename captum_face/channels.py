@@ -72,12 +72,12 @@ def gradient_channel_maps_chunked(
     require_positive_int(limit, "internal_batch_size")
     # Methods are called under no_grad (NoiseTunnel) and inference_mode; both end here.
     with torch.inference_mode(False), torch.no_grad():
-        dimensions = pair.embed(image).shape[1]
+        layout, dimensions = _probed(pair, image.detach())
     # Equal chunks: at most one replica is idle in each pass.
     passes = -(-dimensions // limit)
     size = -(-dimensions // passes)
     with torch.inference_mode(False), torch.enable_grad():
-        replicas = image.detach().expand(size, -1, -1, -1).clone().requires_grad_()
+        replicas = image.detach().expand(size, -1, -1, -1).clone(memory_format=layout).requires_grad_()
         embeddings = _differentiable(transform(pair.embed(replicas)))
     for start in range(0, dimensions, size):
         channels = slice(start, min(start + size, dimensions))
@@ -141,6 +141,21 @@ def weighted_channel_maps(
             progress(channels.stop - channels.start)
     assert total is not None  # an embedding has at least one channel
     return total
+
+
+def _probed(pair: PairSimilarity, image: Tensor) -> tuple[torch.memory_format, int]:
+    """The memory layout in which the model is differentiated, and the length of its embedding.
+
+    A CPU goes backward through convolutions faster where channels lie next to each other. The values
+    are the same, but a network that flattens its features by ``.view`` cannot take that layout.
+    """
+    layout = torch.channels_last if image.device.type == "cpu" else torch.contiguous_format
+    try:
+        return layout, pair.embed(image.contiguous(memory_format=layout)).shape[1]
+    except RuntimeError as error:
+        if layout is torch.contiguous_format or "view" not in str(error):
+            raise
+    return torch.contiguous_format, pair.embed(image.contiguous()).shape[1]
 
 
 def _differentiable(embeddings: Tensor) -> Tensor:

@@ -73,6 +73,22 @@ def test_chunks_cover_the_channels_in_order_and_bound_the_batch(images):
     torch.testing.assert_close(weighted_channel_maps(iter(chunks), weights), expected)
 
 
+@pytest.mark.parametrize("flatten", ["view", "reshape"])
+def test_networks_that_flatten_by_view(images, flatten):
+    """On a CPU images go in with channels last, which ``view`` cannot flatten and ``reshape`` can."""
+    torch.manual_seed(0)
+    conv, layouts = nn.Conv2d(3, 4, 3), []
+
+    def model(x):
+        layouts.append(x.is_contiguous(memory_format=torch.channels_last))
+        return getattr(conv(x), flatten)(len(x), -1)[:, ::50]
+
+    pair = PairSimilarity(model)
+    maps = gradient_channel_maps(pair, images[0][:1])
+    torch.testing.assert_close(maps, looped_maps(pair, images[0][:1]), rtol=1e-4, atol=1e-6)
+    assert layouts[1] == (flatten == "reshape")
+
+
 def test_a_channel_without_gradient_has_an_empty_map(images):
     pair = PairSimilarity(lambda x: torch.stack([x.sum((1, 2, 3)), x.sum((1, 2, 3)) * 0 + 1], 1))
     maps = gradient_channel_maps(pair, images[0][:1], embedding="raw")

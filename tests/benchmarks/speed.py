@@ -170,8 +170,8 @@ def _peak_memory(name: str, work: str, option: int, device: str) -> float:
         # Three passes hold as much as all: each frees what the one before it took.
         with pair.frozen():
             chunks = gradient_channel_maps_chunked(pair, images[0], internal_batch_size=option)
-            for _ in range(3):
-                next(chunks)
+            for _ in zip(range(3), chunks, strict=False):
+                pass
     else:
         CorrRISE(pair).attribute(images, n_masks=max(3 * option, 64), perturbations_per_eval=option)
     return held("VmHWM") - before
