@@ -7,15 +7,18 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from captum_face.explanation import Explanation
-
-# torch and captum take seconds to import: inside the commands, so that --help answers at once.
-
+from captum_face._validation import require_choice
+from captum_face.attr import METHODS, Method, get_method
+from captum_face.data import synthetic
+from captum_face.data.images import load_image
+from captum_face.explanation import Explanation
+from captum_face.explanation import explain as explain_pair
+from captum_face.models import load_pair
+from captum_face.visualization import show_comparison
 
 # What the demo changes unless told otherwise; the figures of the documentation show the same pair.
 DEMO_PARTS = ("brows", "eyes", "mouth")
@@ -28,7 +31,7 @@ def _readable_errors(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except (ValueError, TypeError, OSError, ImportError) as error:
+        except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
             if click.get_current_context().find_root().params.get("debug"):
                 raise
             raise click.ClickException(str(error)) from error
@@ -67,11 +70,6 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
     dissimilarity map that finds them has a larger share inside them than they have of the area. Other
     seeds and parts show how often that is so.
     """
-    from captum_face.data import synthetic
-    from captum_face.explanation import explain
-    from captum_face.models import load_pair
-    from captum_face.visualization import show_comparison
-
     started = time.perf_counter()
     _writable(output.parent)
     faces = synthetic.pair(seed, changed=changed)
@@ -79,7 +77,7 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
     masks = (faces.mask_a, faces.mask_b)
     seeded: dict[str, Any] = {"seed": seed}
     explanations = [
-        explain(pair, faces.image_a, faces.image_b, method=method, show_progress=True, **options)
+        explain_pair(pair, faces.image_a, faces.image_b, method=method, show_progress=True, **options)
         for method, options in (("fggb", {}), ("corrrise", seeded))
     ]
     click.echo(f"One synthetic face twice; of the second, {', '.join(changed)} are from another face.")
@@ -161,12 +159,6 @@ def explain(
     For each method the figure (.png), the maps (.npz) and a summary (.json) are written, each method as
     soon as it is done. The images must be aligned as the model expects; nothing is cropped or resized.
     """
-    from captum_face.attr import METHODS, get_method
-    from captum_face.data.images import load_image
-    from captum_face.explanation import explain as explain_pair
-    from captum_face.models import load_pair
-    from captum_face.visualization import show_comparison
-
     # Everything that can be wrong is looked at before the first long computation.
     names = list(METHODS) if "all" in methods else list(dict.fromkeys(methods)) or ["fggb"]
     chosen = _options_by_method([get_method(name) for name in names], options)
@@ -199,10 +191,8 @@ def _writable(folder: Path) -> None:
     probe.unlink()
 
 
-def _options_by_method(methods: list[Any], options: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def _options_by_method(methods: list[Method], options: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Each method's share of ``KEY=VALUE`` texts; a key that no chosen method knows is an error."""
-    from captum_face._validation import require_choice
-
     given: dict[str, Any] = {}
     for option in options:
         key, separator, text = option.partition("=")
