@@ -6,6 +6,7 @@ import difflib
 import math
 import warnings
 from collections.abc import Iterable
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ __all__ = [
     "require_pair",
     "require_positive_int",
     "require_scores",
+    "require_threshold",
 ]
 
 # Images live in [0, 1]. Noise (NoiseTunnel, sensitivity_max) leaves that range a little, so the limit is
@@ -49,9 +51,25 @@ def require_choice(value: object, choices: Iterable[str], what: str) -> str:
 
 def require_positive_int(value: object, what: str) -> int:
     """Returns ``value`` if it is an integer of at least 1 (a bool is none)."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"expected {what} to be an integer of at least 1, got {value!r}")
-    return value
+    return int(value)
+
+
+def require_threshold(value: object) -> float:
+    """Returns a verification threshold as a float; scalars of numpy and torch pass.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: NaN or infinite.
+    """
+    if isinstance(value, Tensor) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"expected threshold as a number in units of the score, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite threshold in units of the score, got {value!r}")
+    return float(value)
 
 
 def require_images(images: object, what: str = "images") -> Tensor:
@@ -150,6 +168,8 @@ def require_baselines(
 ) -> tuple[float | Tensor, float | Tensor]:
     """Returns what stands in for hidden pixels of each side: a number, or a tensor of 1 or N images.
 
+    N may be the number of pairs where the side itself has a batch of 1.
+
     Args:
         baselines: A number, a tensor, or a tuple of two such, as Captum takes them.
         images: The images of both sides.
@@ -161,11 +181,16 @@ def require_baselines(
     sides = baselines if isinstance(baselines, (tuple, list)) else (baselines, baselines)
     if len(sides) != 2:
         raise ValueError(f"expected baselines for two sides, got {len(sides)}")
-    return _side_baseline(sides[0], images[0]), _side_baseline(sides[1], images[1])
+    pairs = max(len(image) for image in images)
+    first, second = (_side_baseline(side, image, pairs) for side, image in zip(sides, images, strict=True))
+    return first, second
 
 
-def _side_baseline(baseline: object, image: Tensor) -> float | Tensor:
-    if isinstance(baseline, (int, float)) and not isinstance(baseline, bool):
+def _side_baseline(baseline: object, image: Tensor, pairs: int) -> float | Tensor:
+    if isinstance(baseline, Tensor) and baseline.ndim == 0:
+        baseline = baseline.item()
+    if isinstance(baseline, Real) and not isinstance(baseline, bool):
+        baseline = float(baseline)
         if not abs(baseline) <= _SCALE_LIMIT:
             raise ValueError(f"expected baselines in [0, 1], 0 = black, got {baseline}")
         return baseline
@@ -174,7 +199,7 @@ def _side_baseline(baseline: object, image: Tensor) -> float | Tensor:
     if baseline.ndim == 3:
         baseline = baseline[None]
     require_images(baseline, "baselines")
-    if baseline.shape[0] not in (1, len(image)) or any(
+    if baseline.shape[0] not in (1, len(image), pairs) or any(
         have not in (1, want) for have, want in zip(baseline.shape[1:], image.shape[1:], strict=True)
     ):
         raise ValueError(
@@ -196,6 +221,8 @@ def require_generator(seed: int | None, generator: torch.Generator | None) -> to
         raise TypeError(f"expected generator as a torch.Generator, got {type(generator).__name__}")
     if seed is None:
         return generator
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(f"expected seed as an integer, got {seed!r}")
-    return torch.Generator().manual_seed(seed)
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"expected a seed of 64 bits, got {seed!r}")
+    return torch.Generator().manual_seed(int(seed))

@@ -8,6 +8,7 @@ one image's maps and a small matrix product.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +19,12 @@ from captum_face._validation import require_choice, require_images, require_posi
 from captum_face.pair import PairSimilarity
 from captum_face.scores import unit
 
-__all__ = ["gradient_channel_maps", "gradient_channel_maps_chunked", "weighted_channel_maps"]
+__all__ = [
+    "gradient_channel_maps",
+    "gradient_channel_maps_chunked",
+    "require_gradient_options",
+    "weighted_channel_maps",
+]
 
 _EMBEDDINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "normalized": unit,
@@ -64,12 +70,11 @@ def gradient_channel_maps_chunked(
         ValueError: an unknown option, more than one image, gradients that are NaN or infinite.
         TypeError: a model that cannot be differentiated.
     """
-    transform = _EMBEDDINGS[require_choice(embedding, _EMBEDDINGS, "embedding option")]
-    rectify = _GRADIENTS[require_choice(gradient, _GRADIENTS, "gradient option")]
+    require_gradient_options(gradient, embedding, internal_batch_size)
+    transform, rectify = _EMBEDDINGS[embedding], _GRADIENTS[gradient]
     if len(require_images(image)) != 1:
         raise ValueError(f"expected one image (1, C, H, W), got {tuple(image.shape)}")
-    limit = default_batch_size(image.device) if internal_batch_size is None else internal_batch_size
-    require_positive_int(limit, "internal_batch_size")
+    limit = internal_batch_size or default_batch_size(image.device)
     # Methods are called under no_grad (NoiseTunnel) and inference_mode; both end here.
     with torch.inference_mode(False), torch.no_grad():
         layout, dimensions = _probed(pair, image.detach())
@@ -78,7 +83,7 @@ def gradient_channel_maps_chunked(
     size = -(-dimensions // passes)
     with torch.inference_mode(False), torch.enable_grad():
         replicas = image.detach().expand(size, -1, -1, -1).clone(memory_format=layout).requires_grad_()
-        embeddings = _differentiable(transform(pair.embed(replicas)))
+        embeddings = transform(_differentiable_embeddings(pair, replicas))
     for start in range(0, dimensions, size):
         channels = slice(start, min(start + size, dimensions))
         count = channels.stop - start
@@ -102,6 +107,14 @@ def gradient_channel_maps_chunked(
         maps = rectify(gradients[:count]).mean(1)
         norms = maps.flatten(1).norm(dim=1)[:, None, None]
         yield channels, maps / norms.where(norms > 0, 1)
+
+
+def require_gradient_options(gradient: str, embedding: str, internal_batch_size: int | None) -> None:
+    """Checks the options of :func:`gradient_channel_maps_chunked` before anything is computed."""
+    require_choice(gradient, _GRADIENTS, "gradient option")
+    require_choice(embedding, _EMBEDDINGS, "embedding option")
+    if internal_batch_size is not None:
+        require_positive_int(internal_batch_size, "internal_batch_size")
 
 
 def gradient_channel_maps(pair: PairSimilarity, image: Tensor, **options: Any) -> Tensor:
@@ -135,7 +148,7 @@ def weighted_channel_maps(
     """
     total: Tensor | None = None
     for channels, maps in chunks:
-        share = torch.einsum("kd,dhw->khw", weights[:, channels], maps)
+        share = torch.einsum("kd,dhw->khw", weights[:, channels].to(maps.dtype), maps)
         total = share if total is None else total + share
         if progress is not None:
             progress(channels.stop - channels.start)
@@ -158,7 +171,18 @@ def _probed(pair: PairSimilarity, image: Tensor) -> tuple[torch.memory_format, i
     return torch.contiguous_format, pair.embed(image.contiguous()).shape[1]
 
 
-def _differentiable(embeddings: Tensor) -> Tensor:
+def _differentiable_embeddings(pair: PairSimilarity, images: Tensor) -> Tensor:
+    # A compiled model gives its buffers away in the first backward pass; here the graph is used again.
+    eager = (
+        torch.compiler.set_stance("force_eager") if hasattr(torch.compiler, "set_stance") else nullcontext()
+    )
+    try:
+        with eager:
+            embeddings = pair.embed(images)
+    except RuntimeError as error:
+        if "numpy()" in str(error):
+            raise _not_differentiable() from error
+        raise
     if not embeddings.requires_grad:
         raise _not_differentiable()
     return embeddings

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from captum_face._validation import require_choice
 from captum_face.attr import METHODS, Method, get_method
@@ -71,6 +73,8 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
     seeds and parts show how often that is so.
     """
     started = time.perf_counter()
+    kinds = FigureCanvasAgg.filetypes
+    require_choice(output.suffix.lstrip(".").lower(), kinds, "ending of a figure's file name")
     _writable(output.parent)
     faces = synthetic.pair(seed, changed=changed)
     pair = load_pair("synthetic")
@@ -106,7 +110,7 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
 )
 @click.option(
     "--preprocess",
-    help="arcface, adaface, magface, facenet or imagenet.  [default: the model's own]",
+    help="arcface, adaface, magface, facenet, imagenet or none.  [default: the model's own]",
 )
 @click.option(
     "--threshold",
@@ -129,7 +133,7 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
 @click.option(
     "--smooth",
     "sigma",
-    type=float,
+    type=click.FloatRange(min=0),
     default=0.0,
     show_default=True,
     help="Smooth the figure's maps, in pixels.",
@@ -160,16 +164,19 @@ def explain(
     soon as it is done. The images must be aligned as the model expects; nothing is cropped or resized.
     """
     # Everything that can be wrong is looked at before the first long computation.
-    names = list(METHODS) if "all" in methods else list(dict.fromkeys(methods)) or ["fggb"]
-    chosen = _options_by_method([get_method(name) for name in names], options)
+    named = [get_method(name) for name in dict.fromkeys(methods) if name != "all"]
+    chosen = _options_by_method(
+        list(METHODS.values()) if "all" in methods else named or [METHODS["fggb"]], options
+    )
     for path in (image_a, image_b):
         load_image(path)
-    _writable(output)
     pair = load_pair(model, weights=weights, preprocess=preprocess, threshold=threshold)
+    _writable(output)
     explanations: list[Explanation] = []
-    for name in names:
-        explanation = explain_pair(pair, image_a, image_b, method=name, show_progress=True, **chosen[name])
-        explanation.settings.update(model=model, weights=str(weights) if weights else None)
+    for name, given in chosen.items():
+        explanation = explain_pair(pair, image_a, image_b, method=name, **{"show_progress": True, **given})
+        files = {"model": model, "weights": weights, "image_a": image_a, "image_b": image_b}
+        explanation.settings.update({key: str(value) if value else None for key, value in files.items()})
         explanations.append(explanation)
         if not explanations[1:]:
             click.echo(explanation.verdict.capitalize())
@@ -186,9 +193,8 @@ def _row(label: str, shares: Sequence[float]) -> None:
 
 def _writable(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".captum_face"
-    probe.touch()
-    probe.unlink()
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _options_by_method(methods: list[Method], options: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -198,6 +204,10 @@ def _options_by_method(methods: list[Method], options: tuple[str, ...]) -> dict[
         key, separator, text = option.partition("=")
         if not separator:
             raise click.UsageError(f"expected --option KEY=VALUE, got {option!r}")
+        if key == "threshold":
+            raise click.UsageError(
+                "expected the threshold as --threshold, one for all methods and the decision"
+            )
         try:
             given[key] = json.loads(text)
         except json.JSONDecodeError:

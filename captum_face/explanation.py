@@ -29,7 +29,7 @@ from captum_face.visualization import decision_text, show_explanation
 __all__ = ["Explanation", "explain"]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)  # tensors have no single answer to ==
 class Explanation:
     """Why one pair was accepted or rejected; made by :func:`explain`.
 
@@ -94,6 +94,7 @@ class Explanation:
         """Everything but images and maps, ready for JSON."""
         summary: dict[str, Any] = {
             "method": self.method,
+            "images": list(self.names),
             "score": self.score,
             "threshold": self.threshold,
             "decision": "same person" if self.decision else "different people",
@@ -218,15 +219,17 @@ def explain(
         require_choice(name, defaults, f"option of {method}")
     if "seed" in defaults and options.get("seed") is None and options.get("generator") is None:
         options["seed"] = 0
+    if names is not None and len(names) != 2:
+        raise ValueError(f"expected names for two images, got {names!r}")
     images = require_pair(tuple(_single_image(image) for image in (image_a, image_b)))
     if len(images[0]) != 1 or len(images[1]) != 1:
         raise ValueError(
             f"expected one pair, got batches of {len(images[0])} and {len(images[1])}; explain them one by "
             f"one, or call {type(attribution).__name__}(pair).attribute on the batch"
         )
+    attributions = attribution.attribute(images, **options)
     with pair.frozen(), torch.no_grad():
         score = float(pair(*images))
-    attributions = attribution.attribute(images, **options)
     threshold = options.get("threshold")
     aligned = tuple(images[0].shape[-2:]) == (TEMPLATE_SIZE, TEMPLATE_SIZE)
     return Explanation(

@@ -62,7 +62,7 @@ def random_patches(
     if patch_size is None:
         patch = tuple(max(1, round(30 / 112 * side)) for side in size)
     else:
-        patch = patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
+        patch = tuple(patch_size) if isinstance(patch_size, (tuple, list)) else (patch_size, patch_size)
         for side in patch:
             require_positive_int(side, "patch_size")
     if len(patch) != 2 or patch[0] > size[0] or patch[1] > size[1]:
@@ -303,7 +303,7 @@ def _partner_scorer(
         def score_embedded(masked: Tensor) -> Tensor:
             embeddings = pair.embed(masked)[None]
             sides = (intact, embeddings) if swapped else (embeddings, intact)
-            return pair.score(*sides)
+            return pair.contributions(*sides).sum(-1)
 
         return score_embedded
 

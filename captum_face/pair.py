@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_face._validation import require_images, require_pair, require_positive_int
+from captum_face._validation import require_images, require_pair, require_positive_int, require_threshold
 from captum_face.preprocessing import resolve_preprocess
 from captum_face.scores import Score, resolve_score
 
@@ -30,11 +31,14 @@ def frozen(module: object) -> Iterator[None]:
     :class:`torch.nn.Module` has nothing to freeze and passes.
 
     Args:
-        module: A module, or any callable.
+        module: A module, a bound method of one, or a partial of either. A module that another callable
+            hides (a lambda, a closure) cannot be seen: call its ``.eval()`` yourself.
     """
-    modules = list(module.modules()) if isinstance(module, nn.Module) else []
+    owner = _owner(module)
+    # Frozen TorchScript has no training flag, and inference tensors no gradients to switch off.
+    modules = [m for m in (owner.modules() if owner else ()) if hasattr(m, "training")]
     modes = [m.training for m in modules]
-    parameters = [p for m in modules for p in m.parameters(recurse=False)]
+    parameters = [p for p in (owner.parameters() if owner else ()) if not p.is_inference()]
     flags = [p.requires_grad for p in parameters]
     try:
         for m in modules:
@@ -47,6 +51,14 @@ def frozen(module: object) -> Iterator[None]:
             m.training = mode
         for p, flag in zip(parameters, flags, strict=True):
             p.requires_grad_(flag)
+
+
+def _owner(function: object) -> nn.Module | None:
+    """The module that a callable is, or is a method of."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__self__", function)
+    return function if isinstance(function, nn.Module) else None
 
 
 class PairSimilarity(nn.Module):
@@ -74,7 +86,7 @@ class PairSimilarity(nn.Module):
 
     Raises:
         ValueError: unknown score or preset, or a ``max_batch_size`` below 1.
-        TypeError: ``embedding_model`` cannot be called, or the threshold is not a number.
+        TypeError: ``embedding_model`` cannot be called, or the threshold is not a finite number.
 
     Example::
 
@@ -104,15 +116,12 @@ class PairSimilarity(nn.Module):
             raise TypeError(f"expected an embedding model, got the class {embedding_model.__name__}")
         if max_batch_size is not None:
             require_positive_int(max_batch_size, "max_batch_size")
-        if not isinstance(threshold, (int, float)) or threshold != threshold:
-            raise TypeError(f"expected threshold as a number in units of the score, got {threshold!r}")
+        self.threshold = require_threshold(threshold)
         self.embedding_model = embedding_model
-        owner = getattr(embedding_model, "__self__", None)
-        if isinstance(owner, nn.Module):
+        if not isinstance(embedding_model, nn.Module):
             # Registered, so that frozen() and .to() reach the module behind a bound method.
-            self.embedding_owner = owner
+            self.embedding_owner = _owner(embedding_model)
         self.score = resolve_score(score)
-        self.threshold = float(threshold)
         self.preprocess = resolve_preprocess(preprocess)
         self.max_batch_size = max_batch_size
         self.select = select
@@ -124,7 +133,7 @@ class PairSimilarity(nn.Module):
             TypeError, ValueError: see :meth:`embed`; also images of different size, dtype or device.
         """
         image_a, image_b = require_pair((image_a, image_b))
-        return self.score(self.embed(image_a), self.embed(image_b))
+        return self.contributions(self.embed(image_a), self.embed(image_b)).sum(-1)
 
     def embed(self, images: Tensor) -> Tensor:
         """Embeddings ``(N, D)`` of ``(N, C, H, W)`` images, as the model gives them; differentiable.
@@ -145,7 +154,8 @@ class PairSimilarity(nn.Module):
                 stacklevel=2,
             )
         size = self.max_batch_size or len(images)
-        return torch.cat([self._embed_batch(batch) for batch in images.split(size)])
+        # A copy each: models and preprocessing that work in place must not change the caller's images.
+        return torch.cat([self._embed_batch(batch.clone()) for batch in images.split(size)])
 
     def _embed_batch(self, images: Tensor) -> Tensor:
         embeddings = self._selected(self.embedding_model(self.preprocess(images)))
@@ -156,16 +166,19 @@ class PairSimilarity(nn.Module):
                 f"expected the model to answer with a tensor (N, D), got {_describe(embeddings)}; choose the "
                 "embedding with select=: an index, a key or a callable"
             )
-        if embeddings.ndim != 2 or len(embeddings) != len(images):
-            remedy = "flatten it to (N, D), for example with select=lambda out: out.flatten(1)"
-            if embeddings.ndim != 2 and len(embeddings) == len(images):
-                pass
-            elif len(images) > 1:
+        if embeddings.ndim != 2 or len(embeddings) != len(images) or embeddings.shape[1] == 0:
+            if self.select is not None:
+                remedy = f"check select={self.select!r}, and leave it out where the answer is the embedding"
+            elif embeddings.ndim == 2 and len(images) > 1:
                 remedy = "a model exported with a fixed batch does that: set max_batch_size=1"
+            else:
+                remedy = "flatten it to (N, D), for example with select=lambda out: out.flatten(1)"
             raise ValueError(
                 f"expected an embedding of shape ({len(images)}, D) for {len(images)} image(s), got "
                 f"{tuple(embeddings.shape)}; {remedy}"
             )
+        if not embeddings.is_floating_point():
+            raise TypeError(f"expected embeddings of floats, got {embeddings.dtype}")
         if not torch.isfinite(embeddings.detach()).all():
             raise ValueError(
                 "expected finite embeddings, got NaN or infinite values; check the weights and "
@@ -193,9 +206,19 @@ class PairSimilarity(nn.Module):
             emb_b: The same for the other side; a batch of 1 broadcasts.
 
         Raises:
-            ValueError: an all-zero embedding under the cosine.
+            ValueError: an all-zero embedding under the cosine; a score of your own that gives something
+                else than one finite value per channel.
         """
-        return self.score.contributions(emb_a, emb_b)
+        contributions = self.score.contributions(emb_a, emb_b)
+        expected = torch.broadcast_shapes(emb_a.shape, emb_b.shape)
+        if contributions.shape != expected:
+            raise ValueError(
+                f"expected contributions of shape {tuple(expected)} from the score {self.score.name!r}, one "
+                f"for each channel, got {tuple(contributions.shape)}"
+            )
+        if not torch.isfinite(contributions.detach()).all():
+            raise ValueError(f"expected finite scores, got NaN or infinite ones from {self.score.name!r}")
+        return contributions
 
     def decide(self, image_a: Tensor, image_b: Tensor) -> Tensor:
         """True where the pair is accepted as the same person (score >= threshold), ``(N,)`` bool.
@@ -203,7 +226,9 @@ class PairSimilarity(nn.Module):
         Runs in eval mode without gradients, whatever mode the model is in.
         """
         with self.frozen(), torch.no_grad():
-            return self(image_a, image_b) >= self.threshold
+            scores = self(image_a, image_b)
+        # As Python's floats, like everywhere else: a tensor would round the threshold to its own dtype.
+        return torch.tensor([score >= self.threshold for score in scores.tolist()], device=scores.device)
 
     def against(self, reference: Tensor) -> AgainstReference:
         """The score as a function of one image, for methods that are made for one input.
@@ -251,7 +276,7 @@ class AgainstReference(nn.Module):
                 f"expected a batch of {len(self.reference)} images, as many as references, got "
                 f"{len(images)}; methods that enlarge the batch need a single reference"
             )
-        return self.pair.score(self.pair.embed(images), self.reference)
+        return self.pair.contributions(self.pair.embed(images), self.reference).sum(-1)
 
 
 def _describe(answer: Any) -> str:

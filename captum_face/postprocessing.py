@@ -23,8 +23,7 @@ def pixel_map(attr: Tensor) -> Tensor:
     Raises:
         ValueError: another number of dimensions, NaN or infinite values.
     """
-    if attr.ndim not in (3, 4):
-        raise ValueError(f"expected attributions (N, C, H, W) or (N, H, W), got shape {tuple(attr.shape)}")
+    _require_attribution(attr)
     if not torch.isfinite(attr).all():
         raise ValueError("expected finite attributions, got NaN or infinite values")
     return attr.mean(1) if attr.ndim == 4 else attr
@@ -68,8 +67,7 @@ def smooth(attr: Tensor, sigma: float, kernel_size: int | None = None) -> Tensor
     Raises:
         ValueError: negative sigma, an even or non-positive kernel, or a shape of other dimensions.
     """
-    if attr.ndim not in (3, 4):
-        raise ValueError(f"expected attributions (N, C, H, W) or (N, H, W), got shape {tuple(attr.shape)}")
+    _require_attribution(attr)
     if not 0 <= sigma < float("inf"):
         raise ValueError(f"expected sigma of at least 0 pixels, got {sigma!r}")
     if sigma == 0:
@@ -88,3 +86,17 @@ def smooth(attr: Tensor, sigma: float, kernel_size: int | None = None) -> Tensor
         padding = [0, 0, radius, radius] if axis == 2 else [radius, radius, 0, 0]
         blurred = F.conv2d(F.pad(blurred, padding, mode="reflect"), kernel)
     return blurred.reshape(attr.shape)
+
+
+def _require_attribution(attr: object) -> None:
+    if not isinstance(attr, Tensor):
+        came = (
+            f"{type(attr).__name__}; call this for each side"
+            if isinstance(attr, (tuple, list))
+            else repr(attr)
+        )
+        raise TypeError(f"expected the attribution of one side as a tensor, got {came}")
+    if attr.ndim not in (3, 4):
+        raise ValueError(f"expected attributions (N, C, H, W) or (N, H, W), got shape {tuple(attr.shape)}")
+    if not attr.is_floating_point():
+        raise TypeError(f"expected attributions of floats, got {attr.dtype}")

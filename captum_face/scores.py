@@ -6,7 +6,6 @@ method weight its channel maps by ``c_k`` (see :mod:`captum_face.channels`).
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,14 +20,17 @@ def unit(embeddings: Tensor) -> Tensor:
     Raises:
         ValueError: an embedding is all zero, which has no direction.
     """
-    zero = (embeddings == 0).all(-1)
+    size = embeddings.detach().abs().amax(-1, keepdim=True)
+    zero = size == 0
     if zero.any():
         raise ValueError(
             f"expected embeddings with a direction, got {int(zero.sum())} all-zero embedding(s) (first at "
             f"index {int(zero.flatten().nonzero()[0])}), whose cosine is not defined; check the "
-            "preprocessing and the weights, or use score='dot'"
+            "preprocessing and the weights (a wholly black image can give one), or compare and differentiate "
+            "raw embeddings: score='dot', embedding='raw'"
         )
-    return F.normalize(embeddings, dim=-1, eps=torch.finfo(embeddings.dtype).tiny)
+    # Scaled first: the squares of very small or large values would leave the range of the dtype.
+    return F.normalize(embeddings / size, dim=-1)
 
 
 class Score:

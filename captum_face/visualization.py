@@ -36,9 +36,12 @@ def decision_text(score: float, threshold: float) -> str:
         >>> decision_text(0.431, 0.15)
         'score 0.431 ≥ threshold 0.150: accepted as the same person'
     """
+    digits = next(
+        (d for d in range(3, 9) if score == threshold or f"{score:.{d}f}" != f"{threshold:.{d}f}"), 9
+    )
     if score >= threshold:
-        return f"score {score:.3f} ≥ threshold {threshold:.3f}: accepted as the same person"
-    return f"score {score:.3f} < threshold {threshold:.3f}: rejected as different people"
+        return f"score {score:.{digits}f} ≥ threshold {threshold:.{digits}f}: accepted as the same person"
+    return f"score {score:.{digits}f} < threshold {threshold:.{digits}f}: rejected as different people"
 
 
 def show_explanation(
@@ -81,7 +84,7 @@ def show_explanation(
     figure = _figure(2, 3, faces[0])
     axes = figure.subplots(2, 3)
     for row, (face, signed, name) in enumerate(zip(faces, maps, names, strict=True)):
-        axes[row, 0].set_ylabel(name, fontsize=10)
+        axes[row, 0].set_ylabel(name, fontsize=10, parse_math=False)
         _draw_row(axes[row], face, signed / limit, headings=row == 0)
     bar = figure.colorbar(
         ScalarMappable(Normalize(-limit, limit), _COLOURS), ax=axes, shrink=0.9, pad=0.02, aspect=32
@@ -96,7 +99,7 @@ def show_explanation(
     elif score is not None:
         title = "\n".join(filter(None, [f"Score {score:.3f}", title]))
     if title:
-        figure.suptitle(title, fontsize=11)
+        figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
 
 
@@ -136,19 +139,19 @@ def show_comparison(
     for row, explanation in enumerate(explanations):
         faces, maps = _faces_and_maps(explanation.images, explanation.attributions, 0, sigma)
         limit = _limit(maps, percentile)
-        axes[row, 0].set_ylabel(explanation.method, fontsize=10)
+        axes[row, 0].set_ylabel(explanation.method, fontsize=10, parse_math=False)
         for side in range(2):
             panels = axes[row, 3 * side : 3 * side + 3]
             _draw_row(panels, faces[side], maps[side] / limit, headings=row == 0, outline=outlines[side])
             if row == 0:
-                panels[0].set_title(first.names[side], fontsize=9)
+                panels[0].set_title(first.names[side], fontsize=9, parse_math=False)
     title = decision_text(first.score, first.threshold).capitalize()
     notes = ["each row has its own scale"]
     if sigma:
         notes.append(f"smoothed, σ = {sigma:g} px")
     if masks is not None:
         notes.append("outlined: what was changed")
-    figure.suptitle(f"{title}\n{' · '.join(notes)}", fontsize=10)
+    figure.suptitle(f"{title}\n{' · '.join(notes)}", fontsize=10, parse_math=False)
     return figure
 
 

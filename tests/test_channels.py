@@ -101,7 +101,7 @@ def test_a_channel_without_gradient_has_an_empty_map(images):
     [
         lambda x: x.detach().flatten(1),
         torch.no_grad()(lambda x: x.flatten(1)),
-        lambda x: x.flatten(1).detach().numpy(),
+        lambda x: x.flatten(1).numpy(),  # as an onnxruntime session is called
         lambda x: torch.ones(len(x), 3, requires_grad=True),
     ],
     ids=["detach", "no_grad", "numpy", "unrelated"],
@@ -129,3 +129,20 @@ def test_infinite_gradients_are_an_error():
     pair = PairSimilarity(lambda x: x.flatten(1)[:, :3].sqrt())
     with pytest.raises(ValueError, match="finite gradients.*channels 0 to 2"):
         gradient_channel_maps(pair, torch.cat([torch.zeros(1, 3, 1, 2), torch.ones(1, 3, 1, 2)], 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_embeddings_of_another_dtype_than_the_images(net, images, dtype):
+    from captum_face import FGGB
+
+    attr, _ = FGGB(PairSimilarity(lambda x: net(x).to(dtype))).attribute(images)
+    expected, _ = FGGB(PairSimilarity(net)).attribute(images)
+    assert attr.dtype == images[0].dtype
+    assert (attr - expected).norm() < 0.05 * expected.norm()
+
+
+def test_a_compiled_model_is_differentiated_more_than_once(net, images):
+    compiled = torch.compile(net, backend="aot_eager")
+    maps = gradient_channel_maps(PairSimilarity(compiled), images[0][:1], internal_batch_size=2)
+    expected = gradient_channel_maps(PairSimilarity(net), images[0][:1])
+    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-6)

@@ -22,6 +22,11 @@ def build_pair():
 
 def build_number():
     return 3
+
+def build_picky():
+    def model(images):
+        raise RuntimeError("only 20 pixels")
+    return model
 """
 
 
@@ -85,6 +90,14 @@ def test_factories_may_give_a_finished_pair(folder):
         (["a.png", "b.png", "--model", "own_models:build", "--method", "fgb"], "did you mean 'fggb'"),
         (["a.png", "b.png", "--model", "own_models:build", "--option", "n_mask=3"], "unknown option"),
         (["a.png", "b.png", "--model", "own_models:build", "--option", "n_masks"], "KEY=VALUE"),
+        (
+            ["a.png", "b.png", "--model", "own_models:build", "--method", "all", "--method", "fgb"],
+            "did you mean",
+        ),
+        (["a.png", "b.png", "--model", "own_models:build", "--smooth", "-1"], "--smooth"),
+        (["a.png", "b.png", "--model", "own_models:build", "--threshold", "nan"], "finite threshold"),
+        (["a.png", "b.png", "--model", "own_models:build", "--option", "threshold=1"], "--threshold"),
+        (["a.png", "b.png", "--model", "own_models:build_picky"], "only 20 pixels"),
         (["a.png", "b.png"], "--model"),
     ],
 )
@@ -94,6 +107,26 @@ def test_bad_input_is_one_readable_message(folder, arguments, message):
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
     assert not list(folder.glob("captum_face_output/*"))
+
+
+def test_no_file_of_the_user_is_touched(folder):
+    (folder / ".captum_face").write_text("mine")
+    run("demo", "--output", "demo.png")
+    assert (folder / ".captum_face").read_text() == "mine"
+
+
+def test_smoothing_and_options_reach_figure_and_method(folder):
+    result = run(
+        "explain", "a.png", "b.png", "--model", "synthetic", "--threshold", "0", "--method", "corrrise",
+        "--option", "n_masks=6", "--option", "patch_size=[10, 12]", "--option", "show_progress=false",
+        "--smooth", "2", "--output", "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "threshold 0.000" in result.output
+    summary = json.loads((folder / "out" / "corrrise.json").read_text(encoding="utf-8"))
+    assert summary["figure"] == {"sigma": 2.0}
+    assert summary["protocol"]["options"]["patch_size"] == [10, 12]
+    assert summary["protocol"]["image_a"] == "a.png"
 
 
 def test_debug_shows_where_an_error_came_from(folder):
@@ -122,3 +155,9 @@ def test_explain_real_pair(shared, folder):
     assert result.exit_code == 0, result.output
     summary = json.loads((folder / "out" / "fggb.json").read_text(encoding="utf-8"))
     assert summary["decision"] == "same person"
+
+
+def test_figure_endings_are_checked_first(folder):
+    result = run("demo", "--output", "demo.xyz")
+    assert result.exit_code != 0
+    assert "unknown ending of a figure" in result.output

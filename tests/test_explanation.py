@@ -60,18 +60,22 @@ def test_paths_pil_and_tensors_are_the_same_image(pair, tmp_path):
 
 
 def test_save_writes_figure_maps_and_summary(pair, faces, tmp_path):
-    masks = torch.ones(4, 112, 112)
-    masks[::2, :50] = 0
+    masks = torch.rand(4, 112, 112, generator=torch.Generator().manual_seed(1))
     explanation = explain(pair, *faces, method="corrrise", masks=masks)
     paths = explanation.save(tmp_path / "new" / "folder", sigma=2)
     assert [path.name for path in paths.values()] == ["corrrise.png", "corrrise.npz", "corrrise.json"]
     assert Image.open(paths["figure"]).size[0] > 800
     with np.load(paths["maps"]) as maps:
         np.testing.assert_array_equal(maps["attr_a"], explanation.attributions[0][0].numpy())
+        np.testing.assert_array_equal(maps["attr_b"], explanation.attributions[1][0].numpy())
+        np.testing.assert_array_equal(maps["map_a"], explanation.maps[0].numpy())
         np.testing.assert_array_equal(maps["map_b"], explanation.maps[1].numpy())
+        assert not np.array_equal(maps["map_a"], maps["map_b"])
         assert maps["score"] == explanation.score
     summary = json.loads(paths["summary"].read_text(encoding="utf-8"))
     assert summary["score"] == explanation.score
+    assert summary["figure"] == {"sigma": 2}
+    assert summary["images"] == ["image A", "image B"]
     assert summary["decision"] in ("same person", "different people")
     assert summary["protocol"]["options"]["masks"] == "tensor of shape (4, 112, 112)"
     assert summary["regions"]["image_a"] == explanation.regions[0]
@@ -115,6 +119,9 @@ def test_model_comes_back_as_it_was(faces):
         ({"image_b": np.zeros((112, 112, 3))}, TypeError, "a path, a PIL image or a tensor"),
         ({"image_b": torch.rand(2, 3, 112, 112)}, ValueError, "expected one pair, got batches of 1 and 2"),
         ({"image_b": torch.rand(3, 112, 100)}, ValueError, "same channels and size"),
+        ({"names": ("a",)}, ValueError, "names for two images"),
+        ({"threshold": float("nan")}, ValueError, "finite threshold"),
+        ({"gradient": "both"}, ValueError, "unknown gradient option"),
         ({"pair": small_net()}, TypeError, "PairSimilarity, got SmallNet"),
     ],
 )
@@ -145,3 +152,19 @@ def test_onnx_and_checkpoint_agree_on_real_pairs(shared, method):
     assert first.score == pytest.approx(second.score, abs=1e-4)
     for one, other in zip(first.maps, second.maps, strict=True):
         assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.999
+
+
+def test_a_score_at_the_threshold_is_accepted(faces):
+    pair = PairSimilarity(lambda x: x.flatten(1)[:, :4] * 0 + 0.5, score="dot", threshold=1.0)
+    explanation = explain(pair, *faces, method="corrrise", n_masks=4)
+    assert explanation.score == 1.0
+    assert explanation.decision
+    assert "accepted" in explanation.verdict
+
+
+def test_names_with_dollar_signs_are_no_formulas(pair, faces, tmp_path):
+    explanation = explain(pair, *faces, names=("me_$x^_$.png", "$"))
+    explanation.save(tmp_path)
+    from captum_face import show_comparison
+
+    show_comparison([explanation]).savefig(tmp_path / "sheet.png")

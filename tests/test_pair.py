@@ -300,3 +300,50 @@ def test_half_precision_unit_embeddings_do_not_underflow():
 def test_real_scores_separate(real_pair, real_images):
     genuine, impostor = real_pair(*real_images).tolist()
     assert genuine > 0.3 > impostor
+
+
+def test_a_score_of_ones_own_is_checked(net, images):
+    class Total(Score):
+        def contributions(self, emb_a, emb_b):
+            return (emb_a * emb_b).sum(-1)
+
+    class Broken(Score):
+        def contributions(self, emb_a, emb_b):
+            return emb_a / 0 * emb_b
+
+    with pytest.raises(ValueError, match=r"shape \(3, 7\).*got \(3,\)"):
+        PairSimilarity(net, score=Total())(*images)
+    with pytest.raises(ValueError, match="finite scores"):
+        PairSimilarity(net, score=Broken())(*images)
+
+
+def test_decide_agrees_with_the_score_as_a_number():
+    pair = PairSimilarity(lambda x: torch.tensor([[0.7]]).expand(len(x), 1), score="dot", threshold=0.49)
+    image = torch.rand(1, 1, 2, 2)
+    assert pair.decide(image, image).item() == (pair(image, image).item() >= 0.49)
+
+
+def test_against_embeds_the_reference_in_eval_mode(images):
+    pair = PairSimilarity(small_net())
+    reference = PairSimilarity(small_net().eval()).embed(images[1])
+    torch.testing.assert_close(pair.against(images[1]).reference, reference)
+    assert pair.embedding_model.training
+
+
+def test_select_on_a_plain_tensor_is_not_called_a_fixed_batch(net, images):
+    with pytest.raises(ValueError, match="check select=0"):
+        PairSimilarity(net, select=0)(*images)
+
+
+def test_frozen_torchscript_and_inference_parameters(net, images):
+    frozen_script = torch.jit.freeze(torch.jit.trace(net, images[0]))
+    expected = PairSimilarity(net).decide(*images)
+    assert torch.equal(PairSimilarity(frozen_script).decide(*images), expected)
+    with torch.inference_mode():
+        inference = small_net().eval()
+    assert torch.equal(PairSimilarity(inference).decide(*images), expected)
+
+
+@pytest.mark.parametrize("threshold", [np.float32(0.25), torch.tensor(0.25), 0.25])
+def test_scalars_of_numpy_and_torch_are_thresholds(net, threshold):
+    assert PairSimilarity(net, threshold=threshold).threshold == 0.25

@@ -51,9 +51,11 @@ def test_smooth_keeps_constants_and_small_images():
         (lambda: smooth(torch.zeros(1, 4, 4), 1, kernel_size=4), "odd number"),
         (lambda: smooth(torch.zeros(4, 4), 1), r"got shape \(4, 4\)"),
         (lambda: split_attribution(torch.zeros(4)), r"got shape \(4,\)"),
+        (lambda: split_attribution((torch.zeros(1, 4, 4),) * 2), "tuple; call this for each side"),
+        (lambda: smooth(torch.zeros(1, 4, 4, dtype=torch.int64), 1), "attributions of floats"),
         (lambda: pixel_map(torch.full((1, 2, 2), float("nan"))), "finite attributions"),
     ],
 )
 def test_bad_input(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call()

@@ -33,3 +33,16 @@ def test_an_unfinished_score_says_what_is_missing():
 
     with pytest.raises(TypeError, match="Unfinished must define contributions"):
         Unfinished()(torch.ones(1, 2), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(1e4, torch.float16), (1e20, torch.float32), (1e-25, torch.float32)]
+)
+def test_unit_holds_for_very_long_and_very_short_embeddings(size, dtype):
+    embeddings = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    got = unit((size * embeddings).to(dtype)).float()
+    torch.testing.assert_close(got, embeddings / embeddings.norm(dim=1, keepdim=True), rtol=5e-3, atol=1e-3)
+    leaf = embeddings.double().requires_grad_()
+    (grad,) = torch.autograd.grad(unit(leaf)[:, 0].sum(), leaf)
+    (expected,) = torch.autograd.grad((leaf / leaf.norm(dim=1, keepdim=True))[:, 0].sum(), leaf)
+    torch.testing.assert_close(grad, expected)

@@ -12,10 +12,36 @@ from captum.attr import Attribution
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_face._validation import require_pair
+from captum_face._validation import require_baselines, require_pair
+from captum_face.channels import _not_differentiable
+from captum_face.masks import masked_scores
 from captum_face.pair import PairSimilarity, frozen
 
-__all__ = ["PairAttribution", "Side"]
+__all__ = ["PairAttribution", "Side", "gradients_enabled", "image_gradient"]
+
+
+@contextmanager
+def gradients_enabled() -> Iterator[None]:
+    """Gradients are on inside, also where a caller switched them off (NoiseTunnel, inference mode)."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def image_gradient(scores: Tensor, images: Tensor, *, retain_graph: bool = False) -> Tensor:
+    """Gradient of the sum of ``scores`` with respect to ``images``, of the images' shape.
+
+    Raises:
+        TypeError: the scores do not depend on the images differentiably.
+        ValueError: gradients that are NaN or infinite.
+    """
+    if not scores.requires_grad:
+        raise _not_differentiable()
+    (gradient,) = torch.autograd.grad(scores.sum(), images, retain_graph=retain_graph, allow_unused=True)
+    if gradient is None:
+        raise _not_differentiable()
+    if not torch.isfinite(gradient).all():
+        raise ValueError("expected finite gradients, got NaN or infinite ones")
+    return gradient
 
 
 class Side(NamedTuple):
@@ -109,6 +135,51 @@ class PairAttribution(Attribution):
                 torch.cat([_like_images(explain(side, bar.update), side) for side in own]) for own in sides
             ]
         return maps[0], maps[1]
+
+    def _explain_by_masks(
+        self,
+        images: tuple[Tensor, Tensor],
+        masks: Tensor,
+        statistic: Callable[[Tensor], Tensor],
+        *,
+        baselines: object = 0,
+        perturbations_per_eval: int | None = None,
+        show_progress: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Both sides' attributions as a statistic of scores under masks.
+
+        Args:
+            images: From :meth:`_prepared`.
+            masks: ``(n, H, W)``, 1 = kept; the same for all images.
+            statistic: From scores ``(K, n)``, a row for each partner, to maps ``(K, H, W)``.
+            baselines: What hidden pixels show, see :func:`~captum_face._validation.require_baselines`.
+            perturbations_per_eval: Masked images in one forward pass; None for what suits the device.
+            show_progress: Whether a bar is shown.
+        """
+        fills = require_baselines(baselines, images)
+        # A single image that has a fill for each of its partners is a different masked image for each.
+        image_a, image_b = (
+            image.expand(len(fill), -1, -1, -1)
+            if isinstance(fill, Tensor) and len(fill) > len(image)
+            else image
+            for image, fill in zip(images, fills, strict=True)
+        )
+        images = (image_a, image_b)
+
+        def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
+            scores = masked_scores(
+                self.forward_func,
+                side.image,
+                side.partners,
+                masks,
+                swapped=side.swapped,
+                baseline=side.row_of(fills[side.swapped]),
+                perturbations_per_eval=perturbations_per_eval,
+                progress=progress,
+            )
+            return statistic(scores)
+
+        return self._explain_sides(images, explain, len(masks), show_progress)
 
     @classmethod
     def options(cls) -> dict[str, inspect.Parameter]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import (
-    require_baselines,
     require_choice,
     require_generator,
     require_positive_int,
 )
-from captum_face.attr._base import PairAttribution, Side
-from captum_face.masks import masked_scores, random_patches, require_masks
+from captum_face.attr._base import PairAttribution
+from captum_face.masks import random_patches, require_masks
 
 __all__ = ["CorrRISE", "correlation_map"]
 
@@ -95,22 +92,14 @@ class CorrRISE(PairAttribution):
                 masks = random_patches(
                     n_masks, size, n_patches=n_patches, patch_size=patch_size, generator=generator
                 )
-            fills = require_baselines(baselines, images)
-
-            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
-                scores = masked_scores(
-                    self.forward_func,
-                    side.image,
-                    side.partners,
-                    masks,
-                    swapped=side.swapped,
-                    baseline=side.row_of(fills[side.swapped]),
-                    perturbations_per_eval=perturbations_per_eval,
-                    progress=progress,
-                )
-                return correlation_map(scores, masks, correlation)
-
-            return self._explain_sides(images, explain, len(masks), show_progress)
+            return self._explain_by_masks(
+                images,
+                masks,
+                lambda scores: correlation_map(scores, masks, correlation),
+                baselines=baselines,
+                perturbations_per_eval=perturbations_per_eval,
+                show_progress=show_progress,
+            )
 
 
 def correlation_map(scores: Tensor, masks: Tensor, correlation: str = "pearson") -> Tensor:

@@ -8,8 +8,13 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_face._validation import require_threshold
 from captum_face.attr._base import PairAttribution, Side
-from captum_face.channels import gradient_channel_maps_chunked, weighted_channel_maps
+from captum_face.channels import (
+    gradient_channel_maps_chunked,
+    require_gradient_options,
+    weighted_channel_maps,
+)
 from captum_face.pair import PairSimilarity
 
 __all__ = ["FGGB"]
@@ -75,11 +80,12 @@ class FGGB(PairAttribution):
             ValueError: bad images, embeddings or options.
         """
         pair = self._require_pair_similarity()
+        require_gradient_options(gradient, embedding, internal_batch_size)
+        theta = pair.threshold if threshold is None else require_threshold(threshold)
         with self._prepared(inputs) as images:
             with torch.no_grad():
                 contributions = pair.contributions(*(pair.embed(image) for image in images))
             dimensions = contributions.shape[1]
-            theta = pair.threshold if threshold is None else threshold
             weights = contributions - theta / dimensions
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:

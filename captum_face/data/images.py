@@ -45,7 +45,8 @@ def _to_tensor(image: Image.Image) -> Tensor:
     # 16-bit and float images: convert("RGB") would clip them to white.
     if upright.mode.startswith(("I", "F")):
         pixels = np.asarray(upright, dtype=np.float32)
-        scale = 65535.0 if upright.mode.startswith("I") and pixels.max() > 255 else 255.0
+        # Float files hold [0, 1] or 0..255, integer ones 8 or 16 bits; the largest value tells.
+        scale = 1.0 if pixels.max() <= 1 else 255.0 if pixels.max() <= 255 else 65535.0
         return torch.from_numpy(pixels / scale).expand(1, 3, -1, -1).contiguous()
     pixels = np.array(upright.convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255

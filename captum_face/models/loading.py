@@ -12,13 +12,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from captum_face._validation import require_choice
+from captum_face._validation import require_choice, require_threshold
 from captum_face.models.iresnet import iresnet18, iresnet34, iresnet50, iresnet100
 from captum_face.models.mobilefacenet import mobilefacenet
 from captum_face.models.onnx import load_onnx
 from captum_face.models.synthetic import SyntheticFaceNet, synthetic, synthetic_threshold
 from captum_face.models.weights import load_weights
 from captum_face.pair import PairSimilarity
+from captum_face.preprocessing import resolve_preprocess
 
 __all__ = ["MODELS", "ModelEntry", "load_pair"]
 
@@ -86,15 +87,21 @@ def load_pair(
               :class:`~captum_face.PairSimilarity`. The current folder is searched too.
         weights: A file for :func:`~captum_face.models.load_weights`; needed by named models that ship
             none.
-        preprocess: A preset's name. None for the named model's own; for ONNX files the preset of the
-            named model that the file name begins with, else ``"arcface"``, which InsightFace's ONNX
-            files expect; for factories no preprocessing.
+        preprocess: A preset's name, or ``"none"`` for models that normalise their input themselves. None
+            for the named model's own; for ONNX files the preset of the named model that the file name
+            begins with, else ``"arcface"``, which InsightFace's ONNX files expect; for factories no
+            preprocessing.
         threshold: The verification threshold. None for the one that ships with the model, else 0.
 
     Raises:
         FileNotFoundError, ValueError, TypeError, ImportError: what is missing or doesn't fit, and what to do.
     """
-    if model.endswith(".onnx"):
+    if preprocess == "none":
+        preprocess = nn.Identity()
+    resolve_preprocess(preprocess)
+    if threshold is not None:
+        threshold = require_threshold(threshold)
+    if model.lower().endswith(".onnx"):
         if weights is not None:
             raise ValueError(f"expected no weights beside an ONNX file, which holds its own, got {weights}")
         known = [name for name in MODELS if Path(model).stem.lower().startswith(name)]
@@ -116,7 +123,7 @@ def load_pair(
                     f"{model} gives a PairSimilarity with its own preprocessing; leave preprocess out"
                 )
             if threshold is not None:
-                made.threshold = float(threshold)
+                made.threshold = threshold
             return made
         return _wrap(network, preprocess, threshold)
     entry = MODELS[require_choice(model, MODELS, "model (or FILE.onnx, or module:factory)")]

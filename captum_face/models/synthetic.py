@@ -41,7 +41,7 @@ class SyntheticFaceNet(nn.Module):
     whole 7x7 grid as head, so that every embedding channel can weigh every place. There are no
     in-place operations. Input ``(N, 3, 112, 112)``, RGB, preprocessed by the ``"arcface"`` preset
     (``(x - 0.5) / 0.5`` of images in [0, 1]) outside of the network; output ``(N, embedding_size)``,
-    not normalised. One image costs 40 million multiplications.
+    not normalised.
 
     Args:
         embedding_size: Channels of the embedding.

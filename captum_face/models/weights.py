@@ -13,7 +13,7 @@ from torch import Tensor, nn
 __all__ = ["load_weights"]
 
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "backbone", "encoder")
-PREFIXES = ("module.", "model.", "backbone.", "net.", "encoder.")
+PREFIXES = ("module.", "model.", "backbone.", "net.", "encoder.", "features.", "_orig_mod.")
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -29,11 +29,11 @@ def load_weights(model: Model, path: str | Path) -> Model:
 
     - A checkpoint that holds the state dict under ``state_dict``, ``model_state_dict``, ``model``,
       ``net``, ``network``, ``backbone`` or ``encoder`` is unwrapped.
-    - The prefixes ``module.``, ``model.``, ``backbone.``, ``net.`` and ``encoder.``, also several
-      in a row, are removed where more names fit the model without them (of several that fit
-      equally well, the first in this order). Then **only the entries
-      with that prefix are taken**: what a training wrapper holds beside the network is left out,
-      such as ``head.kernel`` in AdaFace's checkpoints, whose network is under ``model.``.
+    - The prefixes ``module.``, ``model.``, ``backbone.``, ``net.``, ``encoder.``, ``features.`` and
+      ``_orig_mod.`` (of ``torch.compile``), also several in a row, are removed where more names fit the
+      model without them (of several that fit equally well, the first in this order). Then **only the
+      entries with that prefix are taken**: what a training wrapper holds beside the network is left
+      out, such as ``head.kernel`` in AdaFace's checkpoints, whose network is under ``model.``.
 
     Everything else is strict. Only BatchNorm's ``num_batches_tracked``, a counter that inference
     does not use, may be absent.
@@ -153,12 +153,14 @@ def _problems(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[st
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
+    broken = [name for name, value in state.items() if name in own and not torch.isfinite(value).all()]
     return [
         f"{len(names)} {what} ({_some(names)})"
         for names, what in (
             (missing, f"of {len(own)} missing"),
             (unexpected, "unexpected"),
             (shapes, "of another shape"),
+            (broken, "with NaN or infinite values"),
         )
         if names
     ]

@@ -233,3 +233,31 @@ def test_no_warnings(method, pair, images):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         attribute(method, pair, images)
+
+
+@every_method
+def test_models_and_preprocessing_that_work_in_place(method, images):
+    """They must change neither the caller's images nor the explanation."""
+
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small_net()
+
+        def forward(self, x):
+            return self.net(x.sub_(0.5).div_(0.5))
+
+    before = [image.clone() for image in images]
+    expected = attribute(method, PairSimilarity(small_net(), preprocess="arcface"), images)
+    close(attribute(method, PairSimilarity(InPlace()), images), expected)
+    in_place = PairSimilarity(small_net(), preprocess=lambda x: x.sub_(0.5).div_(0.5))
+    close(attribute(method, in_place, images), expected)
+    assert all(torch.equal(image, copy) for image, copy in zip(images, before, strict=True))
+
+
+@every_method
+def test_a_bound_method_is_frozen_too(method, images):
+    net = small_net()
+    before = state(net)
+    attribute(method, PairSimilarity(net.forward, preprocess="arcface"), images)
+    assert same_state(before, state(net))

@@ -170,3 +170,30 @@ def test_stays_in_the_dtype_of_the_images(net, images):
     pair = PairSimilarity(net.double())
     attr, _ = CorrRISE(pair).attribute(tuple(image.double() for image in images), n_masks=8)
     assert attr.dtype == torch.float64
+
+
+def test_a_fill_for_each_partner_of_a_single_image(pair, images, masks):
+    """The partner's own pixels as fill, one probe against a gallery."""
+    a, b = images[0][:1], images[1]
+    attr_a, attr_b = CorrRISE(pair).attribute((a, b), masks=masks, baselines=(b, a))
+    for i in range(3):
+        one_a, one_b = CorrRISE(pair).attribute((a, b[i, None]), masks=masks, baselines=(b[i, None], a))
+        torch.testing.assert_close(attr_a[i], one_a[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(attr_b[i], one_b[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_callable_with_a_training_mode_module_behind_it(images):
+    from tests.conftest import small_net
+
+    net = small_net()
+    before = net.bn1.running_mean.clone()
+    CorrRISE(PairSimilarity(net).forward).attribute(images, n_masks=4)
+    assert torch.equal(net.bn1.running_mean, before)
+    assert net.training
+
+
+def test_soft_masks_that_hardly_vary_still_count(images):
+    soft = torch.full((10, 18, 14), 0.5)
+    soft[::2, 3, 3] += 1e-3
+    attr, _ = CorrRISE(lambda a, b: a[:, 0, 3, 3]).attribute(images, masks=soft)
+    assert attr[0, 0, 3, 3].item() == pytest.approx(1, abs=1e-3)

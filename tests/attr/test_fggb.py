@@ -86,3 +86,17 @@ def test_real_pairs_equal_the_definition(real_pair, real_images):
         expected = looped_fggb(pair, *(image.double() for image in impostor), 0.15)
     for got, want in zip(attributions, expected, strict=True):
         assert (got - want).norm() / want.norm() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("threshold", "error"),
+    [(float("nan"), ValueError), (float("inf"), ValueError), ("0.3", TypeError), (True, TypeError)],
+)
+def test_bad_thresholds_before_any_pass(images, threshold, error):
+    def never(x):
+        raise AssertionError("embedded before the threshold was checked")
+
+    with pytest.raises(error, match="threshold"):
+        FGGB(PairSimilarity(never)).attribute(images, threshold=threshold)
+    with pytest.raises(error, match="threshold"):
+        PairSimilarity(never, threshold=threshold)
