@@ -187,6 +187,26 @@ def explain(
         click.echo(f"comparison: {output / 'comparison.png'}")
 
 
+@main.command()
+def methods() -> None:
+    """List the methods that --method knows."""
+    head = ("name", "family", "needs", "without a seed", "passes for a pair", "source")
+    rows = [
+        (
+            method.name,
+            method.family,
+            "gradients" if method.needs_gradients else "scores alone",
+            "deterministic" if method.deterministic else "random",
+            method.passes,
+            method.source,
+        )
+        for method in METHODS.values()
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
 def _row(label: str, shares: Sequence[float]) -> None:
     click.echo(f"{label:34}" + "".join(f"{share:9.1%}" for share in shares))
 

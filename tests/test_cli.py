@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from captum_face import METHODS
 from captum_face.cli import main
 
 FACTORY = """
@@ -63,6 +64,11 @@ def test_explain_writes_what_it_says(folder):
     assert summary["protocol"]["preprocess"].startswith("Normalize(mean=0.5")
     assert summary["threshold"] == 0.5
     assert sum(share["area"] for share in summary["regions"]["image_a"].values()) == pytest.approx(1)
+
+
+def test_methods_lists_the_registry():
+    lines = run("methods").output.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(METHODS)
 
 
 def test_factories_may_give_a_finished_pair(folder):

@@ -1,8 +1,53 @@
-"""Attribution methods for pairs of images, one a file."""
+"""Attribution methods for pairs of images."""
 
 from captum_face.attr._base import PairAttribution
 from captum_face.attr._registry import METHODS, Method, get_method
+from captum_face.attr.ablation import PairFeatureAblation, PairKernelShap, PairOcclusion
+from captum_face.attr.activations import PairDeepLift, PairGuidedBackprop
 from captum_face.attr.corrrise import CorrRISE
+from captum_face.attr.each_side import EachSide
+from captum_face.attr.fame import FAME
 from captum_face.attr.fggb import FGGB
+from captum_face.attr.gradcam import PairGradCam
+from captum_face.attr.gradients import (
+    PairBlurredIntegratedGradients,
+    PairGradientShap,
+    PairInputXGradient,
+    PairIntegratedGradients,
+    PairPartnerIntegratedGradients,
+    PairSaliency,
+)
+from captum_face.attr.minplus import MinPlus
+from captum_face.attr.null import Center, Random
+from captum_face.attr.rise import RISE
+from captum_face.attr.xface import XFace
+from captum_face.attr.xssab import XSSAB
 
-__all__ = ["FGGB", "METHODS", "CorrRISE", "Method", "PairAttribution", "get_method"]
+__all__ = [
+    "FAME",
+    "FGGB",
+    "METHODS",
+    "RISE",
+    "XSSAB",
+    "Center",
+    "CorrRISE",
+    "EachSide",
+    "Method",
+    "MinPlus",
+    "PairAttribution",
+    "PairBlurredIntegratedGradients",
+    "PairDeepLift",
+    "PairFeatureAblation",
+    "PairGradCam",
+    "PairGradientShap",
+    "PairGuidedBackprop",
+    "PairInputXGradient",
+    "PairIntegratedGradients",
+    "PairKernelShap",
+    "PairOcclusion",
+    "PairPartnerIntegratedGradients",
+    "PairSaliency",
+    "Random",
+    "XFace",
+    "get_method",
+]

@@ -8,8 +8,25 @@ from typing import Any
 
 from captum_face._validation import require_choice
 from captum_face.attr._base import PairAttribution
+from captum_face.attr.ablation import PairFeatureAblation, PairKernelShap, PairOcclusion
+from captum_face.attr.activations import PairDeepLift, PairGuidedBackprop
 from captum_face.attr.corrrise import CorrRISE
+from captum_face.attr.fame import FAME
 from captum_face.attr.fggb import FGGB
+from captum_face.attr.gradcam import PairGradCam
+from captum_face.attr.gradients import (
+    PairBlurredIntegratedGradients,
+    PairGradientShap,
+    PairInputXGradient,
+    PairIntegratedGradients,
+    PairPartnerIntegratedGradients,
+    PairSaliency,
+)
+from captum_face.attr.minplus import MinPlus
+from captum_face.attr.null import Center, Random
+from captum_face.attr.rise import RISE
+from captum_face.attr.xface import XFace
+from captum_face.attr.xssab import XSSAB
 
 __all__ = ["METHODS", "Method", "get_method"]
 
@@ -20,11 +37,11 @@ class Method:
 
     name: str  #: what ``explain(method=...)`` and ``--method`` call it
     build: Callable[[Any], PairAttribution]  #: from the ``forward_func``
-    family: str  #: ``"feature-guided"``, ``"occlusion"``, ...
-    needs_gradients: bool  #: whether the model must be differentiable, and a PairSimilarity
-    deterministic: bool  #: whether equal inputs give equal maps without a seed
+    family: str  #: ``"feature-guided"``, ``"gradient"``, ``"occlusion"``, ``"null baseline"``, ...
     passes: str  #: forward and backward passes for a pair, D = embedding size
     source: str  #: the publication
+    needs_gradients: bool  #: whether the model must be differentiable, and a PairSimilarity
+    deterministic: bool  #: whether equal inputs give equal maps without a seed
 
 
 #: All methods, in the order in which tables list them.
@@ -35,20 +52,175 @@ METHODS: dict[str, Method] = {
             "fggb",
             FGGB,
             "feature-guided",
-            True,
-            True,
             "2 D backward, 12 forward",
             "arXiv 2403.04549",
+            needs_gradients=True,
+            deterministic=True,
         ),
         Method(
             "corrrise",
             CorrRISE,
             "occlusion",
-            False,
-            False,
             "2 n_masks + 2 forward",
             "arXiv 2305.08546",
+            needs_gradients=False,
+            deterministic=False,
         ),
+        Method(
+            "xssab",
+            XSSAB,
+            "gradient",
+            "4 backward, 4 forward",
+            "arXiv 2304.13409",
+            needs_gradients=True,
+            deterministic=True,
+        ),
+        Method(
+            "xface",
+            XFace,
+            "occlusion",
+            "about 2500 forward at 112 px",
+            "arXiv 2211.13735",
+            needs_gradients=False,
+            deterministic=True,
+        ),
+        Method(
+            "minplus",
+            MinPlus,
+            "occlusion",
+            "4 n_steps grid² + 6 forward",
+            "CVPRW 2022",
+            needs_gradients=False,
+            deterministic=True,
+        ),
+        Method(
+            "rise",
+            RISE,
+            "occlusion",
+            "2 n_masks + 2 forward",
+            "arXiv 1806.07421",
+            needs_gradients=False,
+            deterministic=False,
+        ),
+        Method(
+            "fame",
+            FAME,
+            "gradient",
+            "4 n_steps backward, 4 n_steps + 2 forward",
+            "arXiv 2605.12017",
+            needs_gradients=True,
+            deterministic=True,
+        ),
+        Method(
+            "saliency",
+            PairSaliency,
+            "gradient",
+            "2 backward, 4 forward",
+            "arXiv 1312.6034",
+            needs_gradients=True,
+            deterministic=True,
+        ),
+        Method(
+            "input_x_gradient",
+            PairInputXGradient,
+            "gradient",
+            "2 backward, 4 forward",
+            "arXiv 1605.01713",
+            needs_gradients=True,
+            deterministic=True,
+        ),
+        Method(
+            "integrated_gradients",
+            PairIntegratedGradients,
+            "gradient",
+            "2 n_steps backward, 2 n_steps + 2 forward",
+            "arXiv 1703.01365",
+            needs_gradients=True,
+            deterministic=True,
+        ),
+        Method(
+            "integrated_gradients_blurred",
+            PairBlurredIntegratedGradients,
+            "gradient",
+            "2 n_steps backward, 2 n_steps + 2 forward",
+            "arXiv 1703.01365",
+            needs_gradients=True,
+            deterministic=True,
+        ),
+        Method(
+            "integrated_gradients_partner",
+            PairPartnerIntegratedGradients,
+            "gradient",
+            "2 n_steps backward, 2 n_steps + 2 forward",
+            "arXiv 1703.01365",
+            needs_gradients=True,
+            deterministic=True,
+        ),
+        Method(
+            "gradient_shap",
+            PairGradientShap,
+            "gradient",
+            "2 n_samples backward, 2 n_samples + 2 forward",
+            "arXiv 1705.07874",
+            needs_gradients=True,
+            deterministic=False,
+        ),
+        Method(
+            "deep_lift",
+            PairDeepLift,
+            "gradient",
+            "4 backward, 6 forward",
+            "arXiv 1704.02685",
+            needs_gradients=True,
+            deterministic=True,
+        ),
+        Method(
+            "guided_backprop",
+            PairGuidedBackprop,
+            "gradient",
+            "2 backward, 4 forward",
+            "arXiv 1412.6806",
+            needs_gradients=True,
+            deterministic=True,
+        ),
+        Method(
+            "layer_gradcam",
+            PairGradCam,
+            "gradient",
+            "2 backward, 5 forward",
+            "arXiv 1610.02391",
+            needs_gradients=True,
+            deterministic=True,
+        ),
+        Method(
+            "occlusion",
+            PairOcclusion,
+            "occlusion",
+            "2 windows + 4 forward",
+            "arXiv 1311.2901",
+            needs_gradients=False,
+            deterministic=True,
+        ),
+        Method(
+            "feature_ablation",
+            PairFeatureAblation,
+            "occlusion",
+            "2 regions + 4 forward",
+            "Captum",
+            needs_gradients=False,
+            deterministic=True,
+        ),
+        Method(
+            "kernel_shap",
+            PairKernelShap,
+            "occlusion",
+            "2 n_samples + 6 forward",
+            "arXiv 1705.07874",
+            needs_gradients=False,
+            deterministic=False,
+        ),
+        Method("random", Random, "null baseline", "none", "none", needs_gradients=False, deterministic=False),
+        Method("center", Center, "null baseline", "none", "none", needs_gradients=False, deterministic=True),
     )
 }
 

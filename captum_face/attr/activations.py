@@ -1,0 +1,264 @@
+"""Guided backpropagation and DeepLift for pairs: other rules for the way back through activations.
+
+Captum's hooks know ``nn.ReLU`` and a few more. Face networks have PReLU and ReLU6, which they would pass
+by plain gradients, silently. The rules here reach every module that acts on each value by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import captum.attr
+import torch
+from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
+from captum.log import log_usage
+from torch import Tensor, nn
+
+from captum_face.attr._one_image import NormalisedBy
+from captum_face.attr.each_side import _EachSide
+from captum_face.scores import unit
+
+__all__ = ["PairDeepLift", "PairGuidedBackprop"]
+
+#: What guided backpropagation calls a rectifier.
+RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU)
+#: Activations that act on each value by itself: the rescale rule holds for any of them.
+ELEMENTWISE = (
+    *RECTIFIERS, nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LogSigmoid,
+    nn.Mish, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Tanh,
+)  # fmt: skip
+_NO_RULE_FROM = (
+    "torch.nn.modules.activation",
+    "torch.nn.modules.normalization",
+    "torch.nn.modules.instancenorm",
+)
+
+
+class PairGuidedBackprop(_EachSide):
+    """Guided backpropagation (Springenberg et al., ICLR workshop 2015, arXiv 1412.6806).
+
+    The gradient of the score, but at each rectifier only its positive part goes on towards the image.
+    :class:`captum.attr.GuidedBackprop` does that at ``nn.ReLU`` alone; here ReLU6, PReLU, LeakyReLU and
+    RReLU count as well, each with its own slope, which is our reading of the paper. On a network of
+    ``nn.ReLU`` the two agree.
+
+    Args:
+        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
+            differentiable and have its rectifiers as modules.
+    """
+
+    @log_usage()
+    def attribute(
+        self, inputs: tuple[Tensor, Tensor], *, show_progress: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Maps of both images; what the inputs and the result are stands at
+        :class:`~captum_face.PairAttribution`.
+
+        Args:
+            inputs: ``(image_a, image_b)``.
+            show_progress: Show a progress bar over the images.
+
+        Returns:
+            ``(attr_a, attr_b)`` without a unit. Signs are those of the first layer's weights: positive
+            where a brighter pixel would feed what raises the score. Deterministic.
+
+        Cost: for each image and partner one forward and one backward pass, and a forward pass for the
+        partner.
+
+        Raises:
+            TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
+                be differentiated.
+            ValueError: bad images, or a model without rectifier modules, where nothing would be guided.
+        """
+        pair = self._require_pair_similarity()
+        if not any(isinstance(module, RECTIFIERS) for module in pair.modules()):
+            names = ", ".join(kind.__name__ for kind in RECTIFIERS)
+            raise ValueError(
+                f"expected a model with rectifiers as modules ({names}), found none, so that guided "
+                "backpropagation would give plain gradients; use saliency instead"
+            )
+        return self._on_each_side(inputs, lambda score: _Guided(score, pair), {}, show_progress=show_progress)
+
+
+class PairDeepLift(_EachSide):
+    r"""DeepLIFT with the rescale rule (Shrikumar, Greenside and Kundaje, ICML 2017, arXiv 1704.02685).
+
+    :class:`captum.attr.DeepLift` on each side. At each activation :math:`y = \sigma(x)` the gradient is
+    replaced by :math:`\Delta y / \Delta x`, the difference between image and baseline; by the gradient
+    where :math:`\Delta x` is rounding. Captum has the rule for a few activations and passes the others by
+    plain gradients; here it holds for all that act on each value by itself, PReLU and ReLU6 among them,
+    and the cosine's normalisation has a rule of the same kind (ours): with :math:`n = |f|^2`, the change of
+    :math:`f \cdot n^{-1/2}` is shared as that of a product, and :math:`\Delta n^{-1/2} / \Delta n` is the
+    multiplier of the length. Without it the map would not sum to anything.
+
+    Args:
+        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
+            differentiable and have its activations as modules: those called as functions are passed by
+            plain gradients, and nothing can tell.
+    """
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        *,
+        baselines: str | float | Tensor | tuple[Any, Any] = "black",
+        show_progress: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Signed maps of both images; what the inputs and the result are stands at
+        :class:`~captum_face.PairAttribution`.
+
+        Args:
+            inputs: ``(image_a, image_b)``.
+            baselines: What the image is compared with: ``"black"``, ``"blurred"`` (a Gaussian of a tenth
+                of the shorter side), ``"partner"`` (the other image of the pair), a number, a tensor of 1
+                or N images, or a tuple of two of these for the two sides.
+            show_progress: Show a progress bar over the images.
+
+        Returns:
+            ``(attr_a, attr_b)`` in units of score. Under the cosine and the inner product each sums to
+            the score less the baseline's score against the partner, unless the model has activations
+            that are no modules. Deterministic.
+
+        Cost: for each image and partner one forward and one backward pass of two images, and a forward
+        pass for the partner.
+
+        Raises:
+            TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
+                be differentiated.
+            ValueError: bad images or options, a layer without a rule (attention, layer normalisation), or
+                a model that takes one image at a time.
+        """
+        pair = self._require_pair_similarity()
+        _require_rules(pair)
+        return self._on_each_side(
+            inputs,
+            lambda score: _DeepLift(NormalisedBy(score, _RescaledUnit.apply)),
+            {"baselines": baselines},
+            show_progress=show_progress,
+        )
+
+
+class _Guided(captum.attr.Saliency):
+    """Gradients of a score while the rectifiers of ``model`` pass positive gradients alone."""
+
+    def __init__(self, forward_func: Callable[[Tensor], Tensor], model: nn.Module) -> None:
+        super().__init__(forward_func)
+        self.model = model
+
+    def attribute(self, inputs: Tensor) -> Tensor:
+        # At the input of the rectifier, on this path alone: a shortcut around it stays as it is.
+        handles = [
+            module.register_forward_pre_hook(lambda _, args: (_Positive.apply(args[0]), *args[1:]))
+            for module in self.model.modules()
+            if isinstance(module, RECTIFIERS)
+        ]
+        try:
+            return super().attribute.__wrapped__(self, inputs, abs=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class _Positive(torch.autograd.Function):
+    """The identity, through which only positive gradients come back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.clamp(min=0)
+
+
+class _DeepLift(captum.attr.DeepLift):
+    """Captum's DeepLift with the rescale rule for all of :data:`ELEMENTWISE`, and no traces left behind."""
+
+    def _register_hooks(self, module: nn.Module, attribute_to_layer_input: bool = True) -> None:
+        if not isinstance(module, ELEMENTWISE):
+            super()._register_hooks(module, attribute_to_layer_input)
+            return
+        waiting: list[Tensor] = []
+
+        def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            waiting.append(args[0])
+            return (args[0].clone(), *args[1:])  # the module may work in place
+
+        def after(module: nn.Module, _: object, output: Tensor) -> Tensor:
+            x = waiting.pop()
+            return _Multiplied.apply(
+                x, output.detach(), _rescale_multiplier(module, x.detach(), output.detach())
+            )
+
+        self.forward_handles.append(module.register_forward_pre_hook(before))
+        self.forward_handles.append(module.register_forward_hook(after))
+
+    def _remove_hooks(self, extra_hooks_to_remove: list[Any]) -> None:
+        super()._remove_hooks(extra_hooks_to_remove)
+        # Captum keeps what its own rules need on the modules, and leaves it there after an error.
+        for module in self.model.modules():
+            if self._is_non_linear(module):
+                for name in ("input", "output"):
+                    vars(module).pop(name, None)
+
+
+class _Multiplied(torch.autograd.Function):
+    """A value ``y`` of ``x`` whose derivative is given."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, multiplier: Tensor) -> Tensor:
+        ctx.save_for_backward(multiplier)
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient * ctx.saved_tensors[0], None, None
+
+
+class _RescaledUnit(torch.autograd.Function):
+    """Unit embeddings of an image and its baseline, whose way back is exact for their difference."""
+
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor) -> Tensor:
+        ctx.save_for_backward(embeddings)
+        return unit(embeddings)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (embeddings,) = ctx.saved_tensors
+        inverse = 1 / embeddings.norm(dim=1)
+        # With r = n^(-1/2), (r - r') / (n - n') = -(r r')^2 / (r + r'), which is the derivative at r = r'.
+        secant = -inverse.prod().square() / inverse.sum()
+        through_length = (gradient * embeddings.mean(0)).sum(1, keepdim=True) * secant * embeddings.sum(0)
+        return inverse.mean() * gradient + through_length
+
+
+def _rescale_multiplier(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Difference of outputs over that of inputs; images are the first half of both, baselines the second."""
+    probe = x.clone().requires_grad_()
+    with torch.enable_grad():
+        # Not through __call__, which would run the hooks again.
+        (slope,) = torch.autograd.grad(module.forward(probe.clone()).sum(), probe)
+    (image, baseline), (out, out_baseline) = x.chunk(2), y.chunk(2)
+    # Relative to the values: a smaller difference is mostly rounding, and its quotient could be anything.
+    rounding = 100 * torch.finfo(x.dtype).eps * (image.abs() + baseline.abs())
+    near = (image - baseline).abs() <= rounding
+    quotient = (out - out_baseline) / (image - baseline).where(~near, 1)
+    return torch.cat([torch.where(near, part, quotient) for part in slope.chunk(2)])
+
+
+def _require_rules(pair: nn.Module) -> None:
+    if getattr(pair, "max_batch_size", None) == 1:
+        raise ValueError(
+            "expected a model that takes image and baseline in one batch, got max_batch_size=1; use "
+            "integrated_gradients instead"
+        )
+    for path, module in pair.named_modules():
+        known = isinstance(module, ELEMENTWISE) or type(module) in SUPPORTED_NON_LINEAR
+        if type(module).__module__ in _NO_RULE_FROM and not known:
+            raise ValueError(
+                f"expected layers that DeepLIFT has a rule for, got {type(module).__name__} at {path!r}; use "
+                "integrated_gradients instead"
+            )

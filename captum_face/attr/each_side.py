@@ -1,0 +1,279 @@
+"""Captum's methods for one input, applied to each image of a pair."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import captum.attr
+import numpy as np
+import torch
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_face._validation import (
+    require_baselines,
+    require_choice,
+    require_generator,
+    require_images,
+)
+from captum_face.attr._base import PairAttribution, Side, gradients_enabled
+from captum_face.attr._one_image import scores_of_one_image
+from captum_face.postprocessing import smooth
+
+__all__ = ["EachSide"]
+
+#: Baselines that :class:`EachSide` knows by name.
+BASELINES = ("black", "blurred", "partner")
+#: Standard deviation of the blurred baseline's Gaussian as a fraction of the image's shorter side.
+BLUR = 0.1
+#: Methods whose baselines are a sample of images, all of them for every input.
+_SAMPLED_BASELINES = (captum.attr.GradientShap, captum.attr.DeepLiftShap)
+#: What Captum says about inputs and hooks of its own, which is no news to the caller.
+_ROUTINE_WARNINGS = (r"Input Tensor \d+ did not already require gradients", r"\s*Setting .*hooks")
+
+
+class _EachSide(PairAttribution):
+    """What :class:`EachSide` and the ready-made methods share."""
+
+    def _on_each_side(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        build: Callable[[Any], captum.attr.Attribution],
+        options: Mapping[str, Any],
+        *,
+        black_box: bool = False,
+        sampled: bool = False,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        show_progress: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Runs a method for one input on each image against each of its partners.
+
+        Args:
+            inputs: From the caller.
+            build: From the score as a function of one image to the method.
+            options: Of the method's ``attribute``.
+            black_box: Whether scores alone will do.
+            sampled: Whether baselines are a sample of images, all for every input.
+            seed, generator: For methods that use global random states; these are left as they were.
+            show_progress: Whether a bar is shown.
+        """
+        if not black_box:
+            self._require_pair_similarity()
+        generator = require_generator(seed, generator)
+        with self._prepared(inputs) as images, warnings.catch_warnings():
+            for message in _ROUTINE_WARNINGS:
+                warnings.filterwarnings("ignore", message)
+            options = dict(options)
+            fills = _require_side_baselines(options.pop("baselines", None), images, sampled)
+            drawn = None
+            if generator is not None:
+                drawn = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+
+            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
+                own = {name: _of_side(value, side) for name, value in options.items()}
+                maps = []
+                with gradients_enabled():
+                    image = side.image.clone().requires_grad_(not black_box)
+                    for partner, score in scores_of_one_image(self.forward_func, side):
+                        method = build(score)
+                        if fills is not None:
+                            own["baselines"] = _baseline(fills[side.swapped], side, partner, sampled)
+                        with _fixed_random_state(drawn, image.device):
+                            attributions = method.attribute(image, **own)
+                        maps.append(_as_map(attributions, image, method))
+                progress(1)
+                return torch.cat(maps)
+
+            return self._explain_sides(images, explain, 1, show_progress)
+
+
+class EachSide(_EachSide):
+    """Any Captum method for one input, on both images of a pair.
+
+    Image A is explained as the input of the score against B, and B as the input of the score against A
+    (:meth:`PairSimilarity.against <captum_face.PairSimilarity.against>`). Pairs are explained one by one,
+    so that methods which enlarge the batch work.
+
+    Args:
+        forward_func: The :class:`~captum_face.PairSimilarity` to explain. For Captum's perturbation
+            methods any callable ``(image_a, image_b) -> (N,)`` will do.
+        method_class: A class of ``captum.attr``, such as :class:`captum.attr.Saliency`. Attributions of a
+            layer are summed over its channels and upsampled to the image.
+        init: Further arguments of its constructor, such as ``layer=``.
+
+    Example::
+
+        >>> from captum.attr import Deconvolution
+        >>> from captum_face import PairSimilarity
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 9), torch.nn.ReLU())
+        >>> pair = PairSimilarity(model, score="dot")
+        >>> images = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+        >>> attr_a, attr_b = EachSide(pair, Deconvolution).attribute(images)
+        >>> attr_a.shape
+        torch.Size([2, 3, 8, 8])
+    """
+
+    def __init__(
+        self, forward_func: Callable[..., Tensor], method_class: type[captum.attr.Attribution], **init: Any
+    ) -> None:
+        super().__init__(forward_func)
+        self.method_class = method_class
+        self.init = init
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        *,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        show_progress: bool = False,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Maps of both images; what the inputs and the result are stands at
+        :class:`~captum_face.PairAttribution`.
+
+        Args:
+            inputs: ``(image_a, image_b)``.
+            seed: Makes methods that draw random numbers repeatable: every image of every pair starts from
+                it. Without it and ``generator`` they draw from torch's and numpy's global states.
+            generator: The source of that seed, instead of ``seed``.
+            show_progress: Show a progress bar over the images.
+            options: Options of the method's own ``attribute``. ``baselines`` may be ``"black"``,
+                ``"blurred"`` or ``"partner"`` (the other image of the pair), a number, a tensor of 1 or N
+                images, or a tuple of two of these for the two sides; for methods that draw from a sample
+                of baselines it is that sample. Other tensors may be tuples of two for the two sides.
+
+        Returns:
+            ``(attr_a, attr_b)``, with the sign and unit of the method.
+
+        Cost: the method's own for each image and partner, and one forward pass for the partner.
+
+        Raises:
+            TypeError: ``method_class`` is not a method of Captum for one input; it needs gradients and
+                ``forward_func`` is not a :class:`~captum_face.PairSimilarity`.
+            ValueError: bad images or options (the message says the nearest one), or attributions that are
+                not a map of the image.
+        """
+        _require_captum_method(self.method_class)
+        known = inspect.signature(self.method_class.attribute).parameters
+        for name in options:
+            require_choice(
+                name,
+                [k for k in known if k not in ("self", "inputs", "target", "additional_forward_args")],
+                f"option of {self.method_class.__name__}",
+            )
+        return self._on_each_side(
+            inputs,
+            lambda forward: self.method_class(forward, **self.init),
+            options,
+            black_box=issubclass(self.method_class, captum.attr.PerturbationAttribution),
+            sampled=issubclass(self.method_class, _SAMPLED_BASELINES),
+            seed=seed,
+            generator=generator,
+            show_progress=show_progress,
+        )
+
+
+def _require_captum_method(method_class: object) -> None:
+    if not (inspect.isclass(method_class) and issubclass(method_class, captum.attr.Attribution)):
+        raise TypeError(f"expected method_class as a class of captum.attr, got {method_class!r}")
+    if issubclass(method_class, PairAttribution):
+        name = method_class.__name__
+        raise TypeError(
+            f"expected a method for one input, got {name}, which explains pairs: use {name}(pair)"
+        )
+    if issubclass(method_class, captum.attr.NoiseTunnel):
+        raise TypeError(
+            "expected a method for one input, got NoiseTunnel, which takes a method: use "
+            "NoiseTunnel(EachSide(...))"
+        )
+
+
+def _require_side_baselines(
+    baselines: object, images: tuple[Tensor, Tensor], sampled: bool
+) -> tuple[Any, Any] | None:
+    """The baselines of both sides, checked; None where none are given, so that the method's own apply."""
+    if baselines is None:
+        return None
+    sides = baselines if isinstance(baselines, (tuple, list)) else (baselines, baselines)
+    if len(sides) != 2:
+        raise ValueError(f"expected baselines for two sides, got {len(sides)}")
+    for side, image in zip(sides, images, strict=True):
+        if isinstance(side, str):
+            require_choice(side, BASELINES, "baseline")
+        elif sampled and not (isinstance(side, Tensor) and side.shape[1:] == image.shape[1:]):
+            came = tuple(side.shape) if isinstance(side, Tensor) else repr(side)
+            raise ValueError(
+                f"expected baselines as a sample of images (M, C, H, W) like {tuple(image.shape)}, got {came}"
+            )
+        elif sampled:
+            require_images(side, "baselines")
+    if not sampled:
+        checked = require_baselines(tuple(0 if isinstance(side, str) else side for side in sides), images)
+        sides = [
+            given if isinstance(given, str) else value for given, value in zip(sides, checked, strict=True)
+        ]
+    return sides[0], sides[1]
+
+
+def _baseline(baseline: Any, side: Side, partner: Tensor, sampled: bool) -> Tensor:
+    """What stands in one image of one pair for a face that is not there, as a tensor of images."""
+    image = side.image
+    if isinstance(baseline, str):
+        named = {
+            "black": lambda: torch.zeros_like(image),
+            "blurred": lambda: smooth(image, BLUR * min(image.shape[-2:])),
+            "partner": lambda: partner,
+        }
+        return named[baseline]()
+    if sampled:
+        return baseline.to(image)
+    row = side.row_of(baseline)
+    return row.expand_as(image) if isinstance(row, Tensor) else torch.full_like(image, row)
+
+
+def _of_side(value: Any, side: Side) -> Any:
+    """This side's own part of an option that is given as a tuple of two tensors."""
+    both = isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, Tensor) for part in value)
+    return value[side.swapped] if both else value
+
+
+def _as_map(attributions: object, image: Tensor, method: captum.attr.Attribution) -> Tensor:
+    """Attributions ``(1, C, H, W)``; those of a layer are summed over its channels and upsampled."""
+    if not isinstance(attributions, Tensor) or attributions.ndim != 4 or len(attributions) != 1:
+        came = tuple(attributions.shape) if isinstance(attributions, Tensor) else type(attributions).__name__
+        raise ValueError(
+            f"expected {type(method).__name__} to answer with one tensor (1, C, H, W), got {came}; "
+            "convergence deltas are not supported, and layers must have an output (N, C, H, W)"
+        )
+    maps: Tensor = attributions.detach()
+    if not torch.isfinite(maps).all():
+        raise ValueError(
+            f"expected finite attributions from {type(method).__name__}, got NaN or infinite values"
+        )
+    if maps.shape != image.shape:
+        total = maps.sum(1, keepdim=True)
+        maps = captum.attr.LayerAttribution.interpolate(total, tuple(image.shape[-2:]), "bilinear")
+    return maps.expand_as(image)
+
+
+@contextmanager
+def _fixed_random_state(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Torch's and numpy's global states start from ``seed`` inside and are as before after; None: nothing."""
+    if seed is None:
+        yield
+        return
+    numpy_state = np.random.get_state()  # noqa: NPY002 - Captum draws from the global state
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            yield
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002

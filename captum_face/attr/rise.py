@@ -1,0 +1,117 @@
+"""RISE for pairs: the mean score of the masks that show a pixel."""
+
+from __future__ import annotations
+
+import torch
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_face._validation import require_generator, require_positive_int
+from captum_face.attr._base import PairAttribution
+from captum_face.masks import random_grids, require_masks
+
+__all__ = ["RISE", "mean_score_map"]
+
+
+class RISE(PairAttribution):
+    r"""Randomised input sampling (Petsiuk, Das and Saenko, BMVC 2018, arXiv 1806.07421) for pairs.
+
+    One image is seen through n soft random masks :math:`m_i` while the other stays intact, which gives
+    scores :math:`s_i`. The relevance of a pixel is the mean score weighted with its visibility, less the
+    mean score of all masks:
+
+    .. math:: S_A(p) = \frac{\sum_i m_i(p) \, s_i}{\sum_i m_i(p)} - \frac{1}{n} \sum_i s_i
+
+    The paper divides by the expected visibility instead of the drawn one and subtracts nothing, so that its
+    maps are never negative; ``centered=False`` does not subtract either.
+
+    Args:
+        forward_func: What gives the scores: a :class:`~captum_face.PairSimilarity`, or any callable
+            ``(image_a, image_b) -> (N,)``. No gradients are needed.
+    """
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        *,
+        n_masks: int = 1000,
+        grid: int = 7,
+        probability: float = 0.5,
+        centered: bool = True,
+        masks: Tensor | None = None,
+        baselines: float | Tensor | tuple[float | Tensor, float | Tensor] = 0,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        perturbations_per_eval: int | None = None,
+        show_progress: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Signed maps of both images; what the inputs and the result are stands at
+        :class:`~captum_face.PairAttribution`.
+
+        Args:
+            inputs: ``(image_a, image_b)``.
+            n_masks: Masks for each image (the paper draws 4000 to 8000 on larger images).
+            grid: Cells of a mask along each side of the image.
+            probability: How likely a cell is visible.
+            centered: Subtract the mean score, so that values have a sign.
+            masks: Masks of your own instead, ``(n, H, W)`` or ``(n, 1, H, W)``, 1 = kept, 0 = hidden; the
+                three options that shape random masks are then not used.
+            baselines: What hidden pixels show: a number (0 is black), a tensor ``(1, C, H, W)`` or
+                ``(N, C, H, W)``, or a tuple of two such for the two sides.
+            seed: Makes the masks repeatable; without it and ``generator``, torch's global state is used.
+            generator: The source of randomness itself, instead of ``seed``.
+            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for 4 on
+                a CPU and 64 elsewhere.
+            show_progress: Show a progress bar over the masks.
+
+        Returns:
+            ``(attr_a, attr_b)`` in units of score: how much the score lies above its mean where the pixel
+            is visible. All images of a call are seen through the same masks.
+
+        Cost: for each image ``n_masks`` forward passes and one for its partner, no backward pass. An image
+        that stands against N others is masked once with a :class:`~captum_face.PairSimilarity`.
+
+        Raises:
+            TypeError: ``forward_func`` does not answer with numbers.
+            ValueError: bad images, scores, masks or options.
+        """
+        generator = require_generator(seed, generator)
+        with self._prepared(inputs) as images:
+            size = (images[0].shape[2], images[0].shape[3])
+            if masks is not None:
+                masks = require_masks(masks, size)
+            else:
+                require_positive_int(n_masks, "n_masks")
+                masks = random_grids(n_masks, size, grid=grid, probability=probability, generator=generator)
+            return self._explain_by_masks(
+                images,
+                masks,
+                lambda scores: mean_score_map(scores, masks, centered=centered),
+                baselines=baselines,
+                perturbations_per_eval=perturbations_per_eval,
+                show_progress=show_progress,
+            )
+
+
+def mean_score_map(scores: Tensor, masks: Tensor, *, centered: bool = True) -> Tensor:
+    """Mean score of each pixel, weighted with its visibility.
+
+    Args:
+        scores: ``(K, n)``, a row for each partner, from :func:`~captum_face.masks.masked_scores`.
+        masks: ``(n, H, W)`` bool or float, 1 = kept.
+        centered: Subtract each row's mean score.
+
+    Returns:
+        ``(K, H, W)``, double precision, on the scores' device; 0 at pixels that no mask shows.
+    """
+    scores = scores.double()
+    if centered:
+        scores = scores - scores.mean(1, keepdim=True)
+    visible = masks.flatten(1).to(scores.device)
+    # As floats in chunks: all masks at once as doubles would take twice to eight times their memory.
+    products = sum(
+        share @ part.double() for share, part in zip(scores.split(64, 1), visible.split(64), strict=True)
+    )
+    total = visible.sum(0, dtype=torch.float64)
+    return (products / total.where(total > 0, torch.inf)).reshape(len(scores), *masks.shape[1:])
