@@ -161,7 +161,8 @@ def explain(
     """Explain why a model accepts or rejects the pair IMAGE_A, IMAGE_B.
 
     For each method the figure (.png), the maps (.npz) and a summary (.json) are written, each method as
-    soon as it is done. The images must be aligned as the model expects; nothing is cropped or resized.
+    soon as it is done; with --method all, methods that do not suit the model are skipped, and said to be.
+    The images must be aligned as the model expects; nothing is cropped or resized.
     """
     # Everything that can be wrong is looked at before the first long computation.
     named = [get_method(name) for name in dict.fromkeys(methods) if name != "all"]
@@ -174,7 +175,16 @@ def explain(
     _writable(output)
     explanations: list[Explanation] = []
     for name, given in chosen.items():
-        explanation = explain_pair(pair, image_a, image_b, method=name, **{"show_progress": True, **given})
+        try:
+            explanation = explain_pair(
+                pair, image_a, image_b, method=name, **{"show_progress": True, **given}
+            )
+        except (ValueError, TypeError) as error:
+            if "all" not in methods:
+                raise
+            # Not every method suits every model; that is no reason to lose the others.
+            click.echo(f"{name}: skipped, {error}", err=True)
+            continue
         files = {"model": model, "weights": weights, "image_a": image_a, "image_b": image_b}
         explanation.settings.update({key: str(value) if value else None for key, value in files.items()})
         explanations.append(explanation)

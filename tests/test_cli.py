@@ -71,6 +71,30 @@ def test_methods_lists_the_registry():
     assert [line.split()[0] for line in lines[1:]] == list(METHODS)
 
 
+def test_all_methods_skips_and_names_those_that_do_not_suit(folder, monkeypatch):
+    monkeypatch.setattr(
+        "captum_face.cli.METHODS", {name: METHODS[name] for name in ("fggb", "saliency", "xssab")}
+    )
+    monkeypatch.setattr("captum_face.cli.explain_pair", suits_all_but("saliency"))
+    result = run(
+        "explain", "a.png", "b.png", "--model", "own_models:build", "--method", "all", "--output", "out"
+    )
+    assert result.exit_code == 0, result.output
+    assert "saliency: skipped, expected another model" in result.output
+    assert {path.stem for path in (folder / "out").iterdir()} == {"fggb", "xssab", "comparison"}
+
+
+def suits_all_but(name):
+    from captum_face import explain
+
+    def explain_or_refuse(*arguments, method, **options):
+        if method == name:
+            raise TypeError("expected another model")
+        return explain(*arguments, method=method, **options)
+
+    return explain_or_refuse
+
+
 def test_factories_may_give_a_finished_pair(folder):
     result = run("explain", "a.png", "b.png", "--model", "own_models:build_pair", "--output", "out")
     assert result.exit_code == 0, result.output
