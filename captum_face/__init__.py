@@ -3,9 +3,11 @@
 from captum_face.attr import (
     FAME,
     FGGB,
+    LRP,
     METHODS,
     RISE,
     XSSAB,
+    BiLRP,
     Center,
     CorrRISE,
     EachSide,
@@ -27,6 +29,7 @@ from captum_face.attr import (
     XFace,
 )
 from captum_face.explanation import Explanation, explain
+from captum_face.interactions import show_interactions
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth, split_attribution
 from captum_face.visualization import show_comparison, show_explanation
@@ -36,9 +39,11 @@ __version__ = "0.1.0"
 __all__ = [
     "FAME",
     "FGGB",
+    "LRP",
     "METHODS",
     "RISE",
     "XSSAB",
+    "BiLRP",
     "Center",
     "CorrRISE",
     "EachSide",
@@ -64,6 +69,7 @@ __all__ = [
     "explain",
     "show_comparison",
     "show_explanation",
+    "show_interactions",
     "smooth",
     "split_attribution",
 ]

@@ -50,6 +50,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|nn|captum|matplotlib|numpy|PIL|pathlib|collections|typing|inspect|types)\..*"),
     ("py:.*", r"Tensor|Module|Side|.*\.weights\.Model"),
+    ("py:.*", r"zennit\..*|Composite|Canonizer"),
     ("py:(meth|attr)", r"attribute|PairSimilarity\.against|OnnxEmbedding\.fixed_batch"),
 ]
 

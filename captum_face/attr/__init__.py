@@ -4,6 +4,7 @@ from captum_face.attr._base import PairAttribution
 from captum_face.attr._registry import METHODS, Method, get_method
 from captum_face.attr.ablation import PairFeatureAblation, PairKernelShap, PairOcclusion
 from captum_face.attr.activations import PairDeepLift, PairGuidedBackprop
+from captum_face.attr.bilrp import BiLRP
 from captum_face.attr.corrrise import CorrRISE
 from captum_face.attr.each_side import EachSide
 from captum_face.attr.fame import FAME
@@ -17,6 +18,7 @@ from captum_face.attr.gradients import (
     PairPartnerIntegratedGradients,
     PairSaliency,
 )
+from captum_face.attr.lrp import LRP
 from captum_face.attr.minplus import MinPlus
 from captum_face.attr.null import Center, Random
 from captum_face.attr.rise import RISE
@@ -26,9 +28,11 @@ from captum_face.attr.xssab import XSSAB
 __all__ = [
     "FAME",
     "FGGB",
+    "LRP",
     "METHODS",
     "RISE",
     "XSSAB",
+    "BiLRP",
     "Center",
     "CorrRISE",
     "EachSide",

@@ -10,6 +10,7 @@ from captum_face._validation import require_choice
 from captum_face.attr._base import PairAttribution
 from captum_face.attr.ablation import PairFeatureAblation, PairKernelShap, PairOcclusion
 from captum_face.attr.activations import PairDeepLift, PairGuidedBackprop
+from captum_face.attr.bilrp import BiLRP
 from captum_face.attr.corrrise import CorrRISE
 from captum_face.attr.fame import FAME
 from captum_face.attr.fggb import FGGB
@@ -22,6 +23,7 @@ from captum_face.attr.gradients import (
     PairPartnerIntegratedGradients,
     PairSaliency,
 )
+from captum_face.attr.lrp import LRP
 from captum_face.attr.minplus import MinPlus
 from captum_face.attr.null import Center, Random
 from captum_face.attr.rise import RISE
@@ -218,6 +220,24 @@ METHODS: dict[str, Method] = {
             "arXiv 1705.07874",
             needs_gradients=False,
             deterministic=False,
+        ),
+        Method(
+            "lrp",
+            LRP,
+            "relevance",
+            "8 backward, about 24 forward",
+            "10.1371/journal.pone.0130140",
+            needs_gradients=True,
+            deterministic=True,
+        ),
+        Method(
+            "bilrp",
+            BiLRP,
+            "relevance",
+            "8 D backward, about 24 forward",
+            "arXiv 2003.05431",
+            needs_gradients=True,
+            deterministic=True,
         ),
         Method("random", Random, "null baseline", "none", "none", needs_gradients=False, deterministic=False),
         Method("center", Center, "null baseline", "none", "none", needs_gradients=False, deterministic=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 
 import pytest
@@ -157,7 +158,11 @@ def test_deterministic_methods_need_no_seed(method):
 
 @every_method
 def test_constructor_only_stores_its_arguments(method, pair):
-    assert vars(method.build(pair)) == {"forward_func": pair}
+    built = method.build(pair)
+    parameters = inspect.signature(type(built)).parameters
+    assert next(iter(parameters)) == "forward_func"
+    stored = {name: parameter.default for name, parameter in parameters.items()}
+    assert vars(built) == {**stored, "forward_func": pair}
 
 
 @every_method

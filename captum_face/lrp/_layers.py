@@ -1,0 +1,67 @@
+"""Layers that canonization puts where a model has something without a rule of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["BiasMapConv2d", "ConstantOp", "Rescale", "Reshape"]
+
+
+class BiasMapConv2d(nn.Conv2d):
+    """A convolution whose bias ``(C, H, W)`` has a value for each place.
+
+    That is what a BatchNorm before a padded convolution folds into: its shift does not reach the padding,
+    so that it adds less at the border.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.weight, None) + self.bias
+
+
+class ConstantOp(nn.Module):
+    """One tensor combined with a constant, element by element: ``x - mean``, ``x * scale``.
+
+    All that comes out comes from ``x``; the constant is a bias or a unit of measure.
+    """
+
+    constant: Tensor
+
+    def __init__(self, function: Callable[..., Tensor], constant: Tensor | float, first: bool) -> None:
+        super().__init__()
+        self.function, self.first = function, first
+        self.register_buffer("constant", torch.as_tensor(constant), persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        constant = self.constant.to(input.device)
+        return self.function(input, constant) if self.first else self.function(constant, input)
+
+    def extra_repr(self) -> str:
+        return f"{self.function.__name__}, constant of shape {tuple(self.constant.shape)}"
+
+
+class Rescale(nn.Module):
+    """Embeddings ``(N, D)`` scaled to unit length; the length is a factor common to all channels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.normalize(input)
+
+
+class Reshape(nn.Module):
+    """Everything but the batch in another shape, whatever the batch.
+
+    Args:
+        shape: Without the batch.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.reshape(len(input), *self.shape)
+
+    def extra_repr(self) -> str:
+        return f"{self.shape}"

@@ -1,0 +1,238 @@
+"""Face networks as graphs of layers that have relevance rules.
+
+Zennit's canonizers pair layers by the order in which they are *registered*. MobileFaceNet's are executed
+in another, and a BatchNorm merged into the wrong convolution is silently another network. Here the model
+is traced as it runs and rewritten into a graph of its own: the original is read and never touched, so
+that there is nothing to undo.
+"""
+
+from __future__ import annotations
+
+import types as python_types
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from zennit.layer import Sum
+
+from captum_face._validation import require_choice
+from captum_face.lrp._folding import fold_batch_norms
+from captum_face.lrp._known import as_layers, is_identity, is_layer, is_routing, is_unit_length
+from captum_face.lrp._layers import Rescale, Reshape
+from captum_face.lrp._tracing import Trace, drop_unused, trace
+
+__all__ = ["canonize"]
+
+_PREFIX = "model."
+
+
+def canonize(model: nn.Module, example: Tensor, *, unknown_layers: str = "raise") -> fx.GraphModule:
+    """The same function as a graph of layers with relevance rules, in their order of execution.
+
+    * A BatchNorm (1d or 2d, with or without weights of its own) goes into the convolution or linear layer
+      before it, or into all that follow it: its scale into their weights, its shift into their biases; a
+      padded convolution gets a bias for each place. One between two nonlinear layers stays.
+    * ``x + y``, ``torch.add``, ``x += y`` of two tensors become Zennit's ``Sum`` layer.
+    * Functions (``F.relu``, ``F.linear``, a mean over places) become their layers, and a layer that is
+      called twice becomes two, since a rule remembers what its layer was given.
+    * Dropout and checks of shapes vanish; an L2 normalisation of the embedding becomes a layer that hands
+      relevance on.
+
+    The layers keep their paths in ``model``.
+
+    Args:
+        model: Images to embeddings, in eval mode. It is not changed.
+        example: One preprocessed image ``(1, C, H, W)``; the graph is for images of this size.
+        unknown_layers: What to do where there is no rule: ``"raise"``, or ``"gradient"`` to keep the
+            operation and multiply relevance by its gradient there, which conserves nothing.
+
+    Returns:
+        The graph module, for any batch.
+
+    Cost: two forward passes of the example.
+
+    Raises:
+        RuntimeError: the model cannot be traced.
+        ValueError: an operation without a rule; the message names its path and type.
+    """
+    require_choice(unknown_layers, ("raise", "gradient"), "way to treat unknown layers")
+    traced = trace(model, example)
+    with torch.no_grad():
+        module = _Rewriter(traced, raises=unknown_layers == "raise").run()
+        fold_batch_norms(module)
+    module.meta["trace"] = traced
+    return module.eval().requires_grad_(False)
+
+
+class _Rewriter:
+    """Writes a trace anew, operation by operation, in terms of layers that have rules."""
+
+    def __init__(self, traced: Trace, raises: bool) -> None:
+        self.traced, self.raises = traced, raises
+        self.root, self.graph = nn.Module(), fx.Graph()
+        self.new: dict[fx.Node, fx.Node] = {}  # nodes that depend on the image, by their old ones
+        self.names: set[str] = set()
+
+    def run(self) -> fx.GraphModule:
+        _mark_rescaling(self.traced)
+        for node in self.traced.graph.nodes:
+            if node.op == "placeholder":
+                self.new[node] = self.graph.placeholder(node.name)
+            elif node.op == "output":
+                self.graph.output(fx.node.map_arg(node.args[0], self._refer))
+            elif any(source in self.new for source in node.all_input_nodes):
+                self.new[node] = self._rewrite(node)
+                self.new[node].meta.update(source=node, shape=_shape(self.traced.values[node]))
+        drop_unused(self.graph)
+        return fx.GraphModule(self.root, self.graph)
+
+    def _rewrite(self, node: fx.Node) -> fx.Node:
+        inputs = [source for source in node.all_input_nodes if source in self.new]
+        given, result = (self.traced.values.get(n) for n in (inputs[0], node))
+        kind = _kind(node)
+        if node.op == "call_module":
+            layer = self.traced.root.get_submodule(str(node.target))
+            if isinstance(layer, (nn.Identity, nn.modules.dropout._DropoutNd)):
+                return self.new[inputs[0]]
+            if isinstance(layer, (nn.Flatten, nn.Unflatten)) and isinstance(result, Tensor):
+                return self._add(node, [Reshape(result.shape[1:])], inputs[0])
+            if not is_layer(layer):
+                self._refuse(node)
+            return self._add(node, [_copy(layer)], inputs[0])
+        if node.meta.get("rescales"):
+            return self._add(node, [Rescale()], inputs[0])
+        if isinstance(given, Tensor) and isinstance(result, Tensor):
+            if len(inputs) == 1 and is_identity(kind, given, result):
+                return self.new[inputs[0]]
+            if kind in ("add", "iadd") and _is_sum(node, inputs, self.traced.values):
+                stacked = self.graph.call_function(torch.stack, ([self.new[n] for n in inputs],), {"dim": -1})
+                return self._call(node, Sum(dim=-1), stacked)
+            if len(inputs) == 1:
+                args = fx.node.map_arg(node.args, self.traced.value_of)
+                kwargs = fx.node.map_arg(node.kwargs, self.traced.value_of)
+                layers = as_layers(kind, given, result, args, kwargs)
+                if layers is not None:
+                    return self._add(node, layers, inputs[0])
+        if not is_routing(kind):
+            self._refuse(node)
+        return self.graph.node_copy(node, self._refer)
+
+    def _add(self, node: fx.Node, layers: list[nn.Module], source: fx.Node) -> fx.Node:
+        result = self.new[source]
+        for layer in layers:
+            result = self._call(node, layer, result)
+        return result
+
+    def _call(self, node: fx.Node, layer: nn.Module, source: fx.Node) -> fx.Node:
+        name = _path(node, self.traced.root)
+        first, _, rest = name.partition(".")
+        if hasattr(fx.GraphModule, first):  # "graph", "code", "forward": taken
+            name = f"{first}_.{rest}" if rest else f"{first}_"
+        if name in self.names:
+            name = next(
+                f"{name}_{i}" for i in range(1, len(self.names) + 1) if f"{name}_{i}" not in self.names
+            )
+        self.names.add(name)
+        self._install(name, layer.eval())
+        return self.graph.call_module(name, (source,))
+
+    def _refer(self, node: fx.Node) -> fx.Node:
+        if node in self.new:
+            return self.new[node]
+        name = f"constant_{len(self.names)}"
+        self.names.add(name)
+        value = self.traced.value_of(node)
+        if isinstance(value, Tensor):
+            self.root.register_buffer(name, value.detach().clone(), persistent=False)
+        else:
+            setattr(self.root, name, value)
+        return self.graph.get_attr(name)
+
+    def _install(self, name: str, layer: nn.Module) -> None:
+        *folders, leaf = name.split(".")
+        parent = self.root
+        for folder in folders:
+            if not hasattr(parent, folder):
+                parent.add_module(folder, nn.Module())
+            parent = getattr(parent, folder)
+        parent.add_module(leaf, layer)
+
+    def _refuse(self, node: fx.Node) -> None:
+        if not self.raises:
+            return
+        path = _path(node, self.traced.root)
+        what = _kind(node)
+        if node.op == "call_module":
+            what = type(self.traced.root.get_submodule(str(node.target))).__name__
+        raise ValueError(
+            f"LRP has no rule for {what} at {path!r} of the embedding model; write it in terms of layers "
+            "that have one, or pass unknown_layers='gradient' to multiply relevance by its gradient there, "
+            "which does not conserve it"
+        )
+
+
+def _mark_rescaling(traced: Trace) -> None:
+    """Finds where embeddings are scaled to unit length, and forgets how their length is computed."""
+    for node in traced.graph.nodes:
+        if node.op not in ("call_function", "call_method"):
+            continue
+        for source in node.all_input_nodes:
+            if source.op != "get_attr" and is_unit_length(traced.values.get(source), traced.values[node]):
+                node.args, node.kwargs, node.meta["rescales"] = (source,), {}, True
+                break
+    drop_unused(traced.graph)
+
+
+def _kind(node: fx.Node) -> str:
+    """The bare name of what a node calls; functions of the model's own that stay whole keep their module."""
+    if node.op == "call_module":
+        return ""
+    if isinstance(node.target, str):
+        return node.target.strip("_")
+    module = getattr(node.target, "__module__", None) or "torch"
+    name = getattr(node.target, "__name__", str(node.target))
+    ours = module.split(".")[0] in ("torch", "_operator", "captum_face")
+    return name.strip("_") if ours else f"{module}.{name}"
+
+
+def _path(node: fx.Node, root: nn.Module) -> str:
+    """Where in the model a node belongs: its layer, or the module whose code calls the function."""
+    if node.op == "call_module":
+        path = str(node.target)
+    else:
+        stack = node.meta.get("nn_module_stack") or {"": None}
+        path = list(stack)[-1]
+        path = path.split("@")[0]  # fx numbers repeated calls so
+        module = root.get_submodule(path)
+        if next(module.children(), None) is not None or path + "." == _PREFIX or not path:
+            path = f"{path}.{_kind(node)}".lstrip(".")
+    return path.removeprefix(_PREFIX)
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _is_sum(node: fx.Node, inputs: list[fx.Node], values: dict[fx.Node, Any]) -> bool:
+    shapes = {getattr(values.get(n), "shape", None) for n in [*inputs, node]}
+    plain = len(node.args) == 2 and not node.kwargs
+    return plain and len(shapes) == 1 and all(isinstance(arg, fx.Node) for arg in node.args)
+
+
+def _copy(layer: nn.Module) -> nn.Module:
+    """A layer of its own with the same weights: not in place, without hooks, in eval mode."""
+    copy = type(layer).__new__(type(layer))
+    nn.Module.__init__(copy)
+    own = set(vars(copy))
+    vars(copy).update({name: value for name, value in vars(layer).items() if name not in own})
+    for name, value in layer._parameters.items():
+        copy.register_parameter(name, None if value is None else nn.Parameter(value.detach().clone(), False))
+    for name, buffer in layer._buffers.items():
+        copy.register_buffer(name, None if buffer is None else buffer.detach().clone())
+    for name, child in layer.named_children():
+        copy.add_module(name, _copy(child))
+    if isinstance(vars(copy).get("forward"), python_types.MethodType):
+        del copy.forward  # bound to the original
+    if hasattr(copy, "inplace"):
+        vars(copy)["inplace"] = False
+    return copy.eval()

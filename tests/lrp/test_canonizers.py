@@ -1,0 +1,311 @@
+"""The graph that LRP works on is the model's own function, for all ways in which models are written."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from zennit.canonizers import SequentialMergeBatchNorm
+from zennit.layer import Sum
+
+from captum_face.lrp._checking import first_departure, first_difference
+from captum_face.lrp._layers import BiasMapConv2d, ConstantOp, Rescale
+from captum_face.lrp.canonizers import canonize
+from captum_face.models import iresnet18, mobilefacenet
+from captum_face.models.iresnet import Add
+from captum_face.models.onnx import OnnxEmbedding
+from captum_face.models.synthetic import synthetic
+from tests.conftest import small_net
+
+
+def with_statistics(model, seed=0):
+    """BatchNorms that do something, negative scales included."""
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            if module.affine:
+                nn.init.normal_(module.weight, 1)
+                nn.init.normal_(module.bias)
+    return model.eval()
+
+
+def images(n=2, size=(12, 10)):
+    return torch.rand(n, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def of_kind(module, kind):
+    return [name for name, layer in module.named_modules() if isinstance(layer, kind)]
+
+
+def check(model, size=(12, 10), tolerance=1e-9):
+    """Canonizes on one image, compares on others, returns the graph."""
+    model = with_statistics(model.double())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    inputs = images(3, size)
+    module = canonize(model, inputs[:1])
+    with torch.no_grad():
+        torch.testing.assert_close(module(inputs), model(inputs), rtol=tolerance, atol=tolerance)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert first_difference(module) is None
+    return module
+
+
+class Functional(nn.Module):
+    """One network with its operations written in some way."""
+
+    def __init__(self, forward, **layers):
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self.function = forward
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def head(channels=4):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, 5))
+
+
+def conv(inputs=3, outputs=4, **options):
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_batchnorm_after_and_before(affine, bias):
+    module = check(
+        nn.Sequential(
+            conv(bias=bias), nn.BatchNorm2d(4, affine=affine), nn.PReLU(4),
+            Functional(lambda self, x: self.conv(self.norm(x)) + x, norm=nn.BatchNorm2d(4, affine=affine),
+                       conv=conv(4, 4, groups=2, bias=bias)),
+            nn.BatchNorm2d(4, affine=affine), nn.Dropout(), nn.Flatten(), nn.Linear(480, 5, bias=bias),
+            nn.BatchNorm1d(5, affine=affine),
+        )
+    )  # fmt: skip
+    assert not of_kind(module, nn.modules.batchnorm._BatchNorm)
+    assert of_kind(module, BiasMapConv2d) == ["3.conv"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"padding": 1}, {"padding": "same"}, {"padding": 1, "padding_mode": "reflect"},
+     {"padding": 2, "stride": 2}, {"padding": 1, "dilation": 2}, {"padding": (0, 1)}],
+)  # fmt: skip
+def test_a_batchnorm_before_every_kind_of_padding(options):
+    module = check(
+        nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3, **options), nn.PReLU(4), head())
+    )
+    assert not of_kind(module, nn.BatchNorm2d)
+
+
+def test_a_batchnorm_between_nonlinear_layers_stays():
+    module = check(nn.Sequential(conv(), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(), head()))
+    assert of_kind(module, nn.BatchNorm2d) == ["2"]
+
+
+def test_a_batchnorm_used_twice_goes_into_both_users_or_stays():
+    def forward(self, x):
+        x = self.norm(x.relu())
+        return self.head(self.a(x) + self.b(x))
+
+    layers = {"norm": nn.BatchNorm2d(3), "a": conv(), "head": head()}
+    assert not of_kind(check(Functional(forward, b=conv(), **layers)), nn.BatchNorm2d)
+    mixed = nn.Sequential(nn.ReLU(), conv())
+    assert of_kind(check(Functional(forward, b=mixed, **layers)), nn.BatchNorm2d) == ["norm"]
+
+
+def test_a_convolution_used_by_others_keeps_its_weights():
+    def forward(self, x):
+        x = self.conv(x)
+        return self.head(self.norm(x) + x)
+
+    module = check(Functional(forward, conv=conv(), norm=nn.BatchNorm2d(4), head=head()))
+    assert of_kind(module, nn.BatchNorm2d) == ["norm"]
+
+
+@pytest.mark.parametrize(
+    "add",
+    [lambda a, b: a + b, torch.add, lambda a, b: a.add(b), lambda a, b: a.add_(b), Add(),
+     lambda a, b: a.__iadd__(b)],
+)  # fmt: skip
+def test_residual_sums_become_layers(add):
+    net = Functional(lambda self, x: self.add(self.conv(x), x), conv=conv(3, 3), add=add)
+    module = check(nn.Sequential(net, head(3)))
+    assert len(of_kind(module, Sum)) == 1
+
+
+def test_a_layer_called_twice_becomes_two():
+    def forward(self, x):
+        return self.head(self.act(self.conv(self.act(self.conv(x)))))
+
+    module = check(Functional(forward, conv=conv(3, 3), act=nn.ReLU(inplace=True), head=head(3)))
+    assert of_kind(module, nn.Conv2d) == ["conv", "conv_1"]
+    assert of_kind(module, nn.ReLU) == ["act", "act_1"]
+
+
+def test_functions_become_layers():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel = nn.Parameter(torch.randn(4, 3, 3, 3))
+            self.slope = nn.Parameter(torch.full((4,), 0.3))
+            self.matrix = nn.Parameter(torch.randn(5, 4))
+            self.register_buffer("mean", torch.randn(3, 1, 1))
+            self.norm = nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            if x.ndim != 4 or x.shape[1:] != (3, 12, 10) or len(x) < 1:
+                raise ValueError("shape")
+            x = (x - self.mean) * 2
+            x = F.conv2d(x, self.kernel, padding=1)
+            x = F.batch_norm(
+                x, self.norm.running_mean, self.norm.running_var, self.norm.weight, self.norm.bias
+            )
+            x = F.dropout(F.prelu(x, self.slope), 0.5, self.training).clamp(max=6)
+            x = F.avg_pool2d(F.max_pool2d(x, 2), 2).mean((2, 3))
+            return F.linear(x.view(x.size(0), -1), self.matrix)
+
+    module = check(Net())
+    assert len(of_kind(module, ConstantOp)) == 2
+    assert len(of_kind(module, (nn.Conv2d, nn.Linear))) == 2
+    assert not of_kind(module, nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [lambda x: F.normalize(x), lambda x: x / x.norm(dim=1, keepdim=True),
+     lambda x: torch.div(x, torch.norm(x, 2, 1, True)),
+     lambda x: x / x.pow(2).sum(1, keepdim=True).sqrt().clamp(min=1e-9)],
+)  # fmt: skip
+def test_an_embedding_that_is_normalised_inside(scale):
+    module = check(nn.Sequential(conv(), head(), Functional(lambda self, x: scale(x))))
+    assert len(of_kind(module, Rescale)) == 1
+
+
+def test_layers_keep_their_paths_and_the_order_of_execution():
+    module = check(mobilefacenet(), size=(112, 112))
+    names = of_kind(module, nn.Conv2d)
+    assert names[:3] == ["conv1.0", "dw_conv.depthwise", "dw_conv.pointwise"]
+    assert names[-1] == "conv3"  # executed last, registered before "features"
+    assert len(of_kind(module, Sum)) == 12
+
+
+@pytest.mark.parametrize(
+    "build", [iresnet18, lambda: mobilefacenet(activation="prelu"), lambda: synthetic(False)]
+)
+def test_the_networks_of_the_package(build):
+    module = check(build(), size=(112, 112), tolerance=1e-7)
+    assert not of_kind(module, nn.modules.batchnorm._BatchNorm)
+    assert of_kind(module, Sum)
+
+
+def test_the_small_network_of_the_tests():
+    check(small_net())
+
+
+def test_a_converted_graph_of_fixed_batch_takes_any():
+    class Converted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.linear = conv(), nn.Linear(480, 5)
+
+        def forward(self, x):
+            return self.linear(self.conv(x).reshape(1, 480))
+
+    embedding = OnnxEmbedding(Converted(), fixed_batch=True, input_size=(12, 10))
+    check(nn.Sequential(embedding))
+
+
+def test_hooks_and_modes_of_the_original_stay_and_are_not_copied():
+    model = with_statistics(nn.Sequential(conv(), nn.ReLU(inplace=True), head()).double())
+    seen = []
+    model[0].register_forward_hook(lambda *_: seen.append(1))
+    module = canonize(model, images(1))
+    seen.clear()
+    module(images(1))
+    assert not seen
+    assert model[1].inplace
+    assert not next(iter(m for m in module.modules() if isinstance(m, nn.ReLU))).inplace
+    assert model[0].weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"), [(nn.LayerNorm(5), "LayerNorm"), (nn.Softmax(1), "Softmax"), (nn.GLU(), "GLU")]
+)
+def test_an_unknown_layer_is_named(layer, name):
+    model = (
+        nn.Sequential(
+            nn.Sequential(*head(3)[:2], nn.Linear(12, 6 if name == "GLU" else 5)), nn.Sequential(layer)
+        )
+        .double()
+        .eval()
+    )
+    with pytest.raises(ValueError, match=rf"no rule for {name} at '1.0'.*unknown_layers='gradient'"):
+        canonize(model, images(1))
+    module = canonize(model, images(1), unknown_layers="gradient")
+    torch.testing.assert_close(module(images()), model(images()))
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(lambda self, x: self.a(x) * self.b(x), "mul"), (lambda self, x: self.a(x).exp(), "exp"),
+     (lambda self, x: self.a(x) - self.b(x), "sub"),
+     (lambda self, x: torch.add(self.a(x), self.b(x), alpha=2), "add")],
+)  # fmt: skip
+def test_an_unknown_function_is_named(function, name):
+    model = nn.Sequential(Functional(function, a=head(3), b=head(3))).double().eval()
+    with pytest.raises(ValueError, match=rf"no rule for {name} at '0.{name}'"):
+        canonize(model, images(1))
+    module = canonize(model, images(1), unknown_layers="gradient")
+    torch.testing.assert_close(module(images()), model(images()))
+
+
+def test_a_batchnorm_of_the_batch_at_hand_has_no_rule():
+    model = nn.Sequential(conv(), nn.BatchNorm2d(4, track_running_stats=False), head()).double().eval()
+    with pytest.raises(ValueError, match="no rule for BatchNorm2d at '1'"):
+        canonize(model, images(1))
+
+
+def test_models_that_cannot_be_traced():
+    def forward(self, x):
+        return torch.from_numpy(self.head(x).numpy())
+
+    with pytest.raises(RuntimeError, match=r"cannot be traced.*canonizers=None"):
+        canonize(Functional(forward, head=head(3)).double().eval(), images(1))
+
+
+def test_an_unknown_way_to_treat_unknown_layers():
+    with pytest.raises(ValueError, match="did you mean 'raise'"):
+        canonize(head(3).double(), images(1), unknown_layers="raises")
+
+
+def test_where_a_changed_graph_departs_is_named():
+    module = check(nn.Sequential(conv(), nn.ReLU(), conv(4, 4), nn.ReLU(), head()))
+    with torch.no_grad():
+        module.get_submodule("2").weight += 1
+    assert first_difference(module) == "2"
+
+
+def test_where_a_zennit_canonizer_departs_is_named():
+    """Registered as convolution, convolution, norm, norm; executed as convolution, norm, twice."""
+
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = conv(3, 3), conv(3, 3)
+            self.norm_a, self.norm_b = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.norm_b(self.b(self.norm_a(self.a(x))))
+
+    model = with_statistics(nn.Sequential(Crossed(), head(3)).double())
+    before = [value.clone() for value in model.state_dict().values()]
+    assert first_departure(model, images(1), [SequentialMergeBatchNorm()]) == "0.norm_a"
+    for value, copy in zip(model.state_dict().values(), before, strict=True):
+        torch.testing.assert_close(value, copy, rtol=0, atol=0)
+    straight = with_statistics(nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU(), head()).double())
+    assert first_departure(straight, images(1), [SequentialMergeBatchNorm()]) is None
