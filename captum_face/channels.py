@@ -58,7 +58,7 @@ def gradient_channel_maps_chunked(
         gradient: ``"absolute"`` as published, or ``"signed"``: the mean over colour keeps the sign.
         embedding: Differentiate the ``"normalized"`` embedding as published, or the ``"raw"`` one.
         internal_batch_size: Channels in one backward pass; memory grows with it. None for
-            4 on a CPU, where a sample is cheapest then, and 64 elsewhere.
+            what suits the device: 4 for each thread of a CPU, 64 elsewhere.
 
     Yields:
         ``(channels, maps)``: a slice of the D channels, and their maps ``(len, H, W)``, each of unit L2

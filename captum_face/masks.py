@@ -267,7 +267,7 @@ def masked_scores(
         masks: ``(n, H, W)``, 1 = kept.
         swapped: The masked image is the second argument of ``forward_func``.
         baseline: What stands in hidden places, see :func:`apply_masks`.
-        perturbations_per_eval: Masked images in one forward pass; None for 4 on a CPU, 64 elsewhere.
+        perturbations_per_eval: Masked images in one forward pass; None for what suits the device.
         progress: Called after each pass with the number of masked images scored.
 
     Returns:

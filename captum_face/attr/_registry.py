@@ -54,7 +54,7 @@ METHODS: dict[str, Method] = {
             "fggb",
             FGGB,
             "feature-guided",
-            "2 D backward, 12 forward",
+            "2 D backward, 2 internal_batch_size + 4 forward",
             "arXiv 2403.04549",
             needs_gradients=True,
             deterministic=True,

@@ -53,8 +53,8 @@ class PairOcclusion(PairAttribution):
                 last window of a row or column lies flush with the border (Captum's is cut off there).
             baselines: What hidden pixels show: a number (0 is black), a tensor ``(1, C, H, W)`` or
                 ``(N, C, H, W)``, or a tuple of two such for the two sides.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for 4 on
-                a CPU and 64 elsewhere.
+            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
+                suits the device.
             show_progress: Show a progress bar over the windows.
 
         Returns:
@@ -123,8 +123,8 @@ class PairFeatureAblation(PairAttribution):
                 by 7 cells on images of another size.
             baselines: What hidden pixels show: a number (0 is black), a tensor ``(1, C, H, W)`` or
                 ``(N, C, H, W)``, or a tuple of two such for the two sides.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for 4 on
-                a CPU and 64 elsewhere.
+            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
+                suits the device.
             show_progress: Show a progress bar over the regions.
 
         Returns:
@@ -201,8 +201,8 @@ class PairKernelShap(PairAttribution):
                 ``(N, C, H, W)``, or a tuple of two such for the two sides.
             seed: Makes the maps repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for 4 on
-                a CPU and 64 elsewhere.
+            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
+                suits the device.
             show_progress: Show a progress bar over the coalitions.
 
         Returns:

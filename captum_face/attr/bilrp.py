@@ -79,7 +79,8 @@ class BiLRP(RelevanceAttribution):
 
         Args:
             inputs: ``(image_a, image_b)``.
-            internal_batch_size: Channels in one backward pass; memory grows with it. Default 16.
+            internal_batch_size: Channels in one backward pass; memory grows with it. None for what suits
+                the device.
             show_progress: Show a progress bar over the images.
 
         Returns:
@@ -133,7 +134,8 @@ class BiLRP(RelevanceAttribution):
             inputs: ``(image_a, image_b)``, each ``(N, C, H, W)`` in [0, 1]; a batch of 1 stands against N.
             grid: Rows and columns of equal regions that each image is divided into; they must divide its
                 height and width.
-            internal_batch_size: Channels in one backward pass; memory grows with it. Default 16.
+            internal_batch_size: Channels in one backward pass; memory grows with it. None for what suits
+                the device.
             show_progress: Show a progress bar over the images.
 
         Returns:

@@ -64,7 +64,7 @@ class FGGB(PairAttribution):
             gradient: ``"absolute"`` as published, or ``"signed"``.
             embedding: Differentiate the ``"normalized"`` embedding as published, or the ``"raw"`` one.
             internal_batch_size: Channels in one backward pass. Memory is that of so many images going
-                forward and backward, whatever D is. None for 4 on a CPU and 64 elsewhere.
+                forward and backward, whatever D is. None for what suits the device.
             show_progress: Show a progress bar over the channels.
 
         Returns:

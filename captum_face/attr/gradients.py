@@ -136,8 +136,8 @@ class PairIntegratedGradients(_EachSide):
                 images, or a tuple of two of these for the two sides; None for the class's own.
             n_steps: Points on the line.
             method: How the points lie and weigh, see :class:`captum.attr.IntegratedGradients`.
-            internal_batch_size: Points in one pass; memory grows with it. None for 4 on a CPU and 64
-                elsewhere.
+            internal_batch_size: Points in one pass; memory grows with it. None for what suits the
+                device.
             show_progress: Show a progress bar over the images.
 
         Returns:

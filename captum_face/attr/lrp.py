@@ -129,7 +129,7 @@ class LRP(RelevanceAttribution):
         Args:
             inputs: ``(image_a, image_b)``.
             internal_batch_size: Pairs of one image in one backward pass, where it stands against many.
-                Default 16.
+                None for what suits the device.
             return_convergence_delta: Also return by how much relevance was not conserved.
             show_progress: Show a progress bar over the images.
 

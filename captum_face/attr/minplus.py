@@ -57,8 +57,8 @@ class MinPlus(PairAttribution):
             grid: Spots along each side of the image.
             sigma: Standard deviation of a spot as a multiple of the distance between spots.
             n_steps: Spots that the greedy parts take.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for 4 on
-                a CPU and 64 elsewhere.
+            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
+                suits the device.
             show_progress: Show a progress bar over the masked images.
 
         Returns:

@@ -61,8 +61,8 @@ class RISE(PairAttribution):
                 ``(N, C, H, W)``, or a tuple of two such for the two sides.
             seed: Makes the masks repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for 4 on
-                a CPU and 64 elsewhere.
+            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
+                suits the device.
             show_progress: Show a progress bar over the masks.
 
         Returns:

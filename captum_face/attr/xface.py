@@ -67,8 +67,8 @@ class XFace(PairAttribution):
             sizes: Sides of the squares in pixels; None for 7/112, 14/112 and 28/112 of the shorter side.
             stride: Step in pixels; None for 5/112 of the shorter side. It may not exceed a square.
             sigma: Standard deviation of the blur in pixels; None for 2/112 of the shorter side.
-            perturbations_per_eval: Occluded images in one forward pass; memory grows with it. None for 4
-                on a CPU and 64 elsewhere.
+            perturbations_per_eval: Occluded images in one forward pass; memory grows with it. None for
+                what suits the device.
             show_progress: Show a progress bar over the squares.
 
         Returns:

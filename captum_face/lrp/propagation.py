@@ -14,6 +14,7 @@ from zennit.canonizers import Canonizer
 from zennit.composites import MixedComposite
 from zennit.core import Composite
 
+from captum_face._batching import default_batch_size
 from captum_face._validation import require_images, require_positive_int
 from captum_face.lrp._checking import first_departure, first_difference
 from captum_face.lrp.canonizers import canonize
@@ -23,7 +24,7 @@ from captum_face.pair import PairSimilarity
 __all__ = ["Propagation", "relevance_maps_chunked"]
 
 #: Starting relevances in one backward pass where the caller does not say.
-DEFAULT_BATCH = 16
+
 #: Largest relative error of a canonized model's embedding; a cosine of 1 - 1e-5.
 TOLERANCE = (2 * 1e-5) ** 0.5
 
@@ -96,10 +97,10 @@ class Propagation:
                 twice, where the model is not canonized; NaN or infinite relevance.
             TypeError: preprocessing or a model that cannot be differentiated.
         """
-        limit = DEFAULT_BATCH if internal_batch_size is None else internal_batch_size
-        require_positive_int(limit, "internal_batch_size")
         if len(require_images(image)) != 1:
             raise ValueError(f"expected one image (1, C, H, W), got {tuple(image.shape)}")
+        limit = default_batch_size(image.device) if internal_batch_size is None else internal_batch_size
+        require_positive_int(limit, "internal_batch_size")
         if not self.canonized:
             limit = min(limit, self.pair.max_batch_size or limit)
         passes = -(-len(seeds) // limit)
@@ -212,7 +213,7 @@ def relevance_maps_chunked(
         pair: The pair wrapper; call this inside ``pair.frozen()``.
         image: One image ``(1, C, H, W)`` in [0, 1].
         seeds: ``(K, D)`` starting relevances; None for one unit in each embedding channel.
-        internal_batch_size: Starting relevances in one backward pass. Default 16.
+        internal_batch_size: Starting relevances in one backward pass. None for what suits the device.
         options: Those of :class:`Propagation`.
 
     Yields:
