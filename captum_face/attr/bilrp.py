@@ -142,7 +142,7 @@ class BiLRP(RelevanceAttribution):
             ``(N, G, G)`` with G = rows x columns, regions counted row by row: ``[n, p, q]`` is the joint
             relevance of region p of A and q of B, in units of the score; all G x G sum to it where the
             composite conserves relevance, as the default one does. Positive where the two regions together
-            speak for a higher score. :func:`~captum_face.interactions.show_interactions` draws them.
+            speak for a higher score. :func:`~captum_face.show_interactions` draws them.
 
         Cost: D relevance passes for each image, each once, whatever number of partners it stands against;
         with ``projections`` P passes for each image of each pair. A relevance pass is 4 backward passes.
