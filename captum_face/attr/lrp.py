@@ -83,7 +83,7 @@ class LRP(RelevanceAttribution):
     Relevance at the preprocessed image is laid over the image: normalisation changes the units of a pixel
     and not its relevance.
 
-    Arguments are those of :class:`RelevanceAttribution`.
+    Arguments are those of :class:`~captum_face.attr.lrp.RelevanceAttribution`.
 
     Example::
 
