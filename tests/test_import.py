@@ -23,3 +23,23 @@ def test_public_names_exist_and_are_documented():
         thing = getattr(captum_face, name)
         if callable(thing):
             assert thing.__doc__
+
+
+def test_registry_public_names_and_pages_are_the_same_methods():
+    from pathlib import Path
+
+    import captum_face
+    from captum_face import METHODS, PairAttribution
+
+    bases = {"PairAttribution", "EachSide"}  # what a method is built from
+    public = {
+        name
+        for name in captum_face.__all__
+        if isinstance(getattr(captum_face, name), type)
+        and issubclass(getattr(captum_face, name), PairAttribution)
+    }
+    registered = {type(method.build(None)).__name__ for method in METHODS.values()}
+    assert public - bases == registered
+    pages = {path.stem for path in (Path(__file__).parents[1] / "docs" / "methods").glob("*.md")}
+    assert pages - {"index"} == set(METHODS)
+    assert all(name == method.name for name, method in METHODS.items())
