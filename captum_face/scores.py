@@ -38,6 +38,7 @@ class Score:
 
     Example::
 
+        >>> import torch
         >>> class Weighted(Score):
         ...     name = "weighted"
         ...     def contributions(self, emb_a, emb_b):
