@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -139,7 +140,8 @@ def show_comparison(
     for row, explanation in enumerate(explanations):
         faces, maps = _faces_and_maps(explanation.images, explanation.attributions, 0, sigma)
         limit = _limit(maps, percentile)
-        axes[row, 0].set_ylabel(explanation.method, fontsize=10, parse_math=False)
+        label = explanation.method.replace("_", " ")
+        axes[row, 0].set_ylabel(textwrap.fill(label, 14), fontsize=10, parse_math=False)
         for side in range(2):
             panels = axes[row, 3 * side : 3 * side + 3]
             _draw_row(panels, faces[side], maps[side] / limit, headings=row == 0, outline=outlines[side])
