@@ -22,6 +22,7 @@ from captum_face.scores import unit
 __all__ = [
     "gradient_channel_maps",
     "gradient_channel_maps_chunked",
+    "not_differentiable",
     "require_gradient_options",
     "weighted_channel_maps",
 ]
@@ -98,7 +99,7 @@ def gradient_channel_maps_chunked(
                 allow_unused=True,
             )
         if gradients is None:
-            raise _not_differentiable()
+            raise not_differentiable()
         if not torch.isfinite(gradients).all():
             raise ValueError(
                 "expected finite gradients, got NaN or infinite ones in channels "
@@ -181,14 +182,15 @@ def _differentiable_embeddings(pair: PairSimilarity, images: Tensor) -> Tensor:
             embeddings = pair.embed(images)
     except RuntimeError as error:
         if "numpy()" in str(error):
-            raise _not_differentiable() from error
+            raise not_differentiable() from error
         raise
     if not embeddings.requires_grad:
-        raise _not_differentiable()
+        raise not_differentiable()
     return embeddings
 
 
-def _not_differentiable() -> TypeError:
+def not_differentiable() -> TypeError:
+    """The error for an embedding model that has no gradient for its images, with what to do."""
     return TypeError(
         "expected an embedding model that can be differentiated, got one whose embedding has no gradient for "
         "the image (onnxruntime, numpy, or no_grad inside); use CorrRISE, which needs scores alone, or "

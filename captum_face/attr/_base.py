@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_face._validation import require_baselines, require_pair
-from captum_face.channels import _not_differentiable
+from captum_face.channels import not_differentiable
 from captum_face.masks import masked_scores
 from captum_face.pair import PairSimilarity, frozen
 
@@ -35,10 +35,10 @@ def image_gradient(scores: Tensor, images: Tensor, *, retain_graph: bool = False
         ValueError: gradients that are NaN or infinite.
     """
     if not scores.requires_grad:
-        raise _not_differentiable()
+        raise not_differentiable()
     (gradient,) = torch.autograd.grad(scores.sum(), images, retain_graph=retain_graph, allow_unused=True)
     if gradient is None:
-        raise _not_differentiable()
+        raise not_differentiable()
     if not torch.isfinite(gradient).all():
         raise ValueError("expected finite gradients, got NaN or infinite ones")
     return gradient

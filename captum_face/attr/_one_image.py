@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from captum_face._validation import require_scores
 from captum_face.attr._base import Side
-from captum_face.channels import _not_differentiable
+from captum_face.channels import not_differentiable
 from captum_face.pair import AgainstReference, PairSimilarity
 from captum_face.scores import Cosine, unit
 
@@ -18,7 +18,7 @@ __all__ = ["NormalisedBy", "scores_of_one_image"]
 
 def _differentiable(embeddings: Tensor, images: Tensor) -> Tensor:
     if torch.is_grad_enabled() and images.requires_grad and not embeddings.requires_grad:
-        raise _not_differentiable()
+        raise not_differentiable()
     return embeddings
 
 
