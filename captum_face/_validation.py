@@ -16,7 +16,9 @@ __all__ = [
     "require_choice",
     "require_generator",
     "require_images",
+    "require_labels",
     "require_pair",
+    "require_positive",
     "require_positive_int",
     "require_scores",
     "require_threshold",
@@ -49,6 +51,22 @@ def require_choice(value: object, choices: Iterable[str], what: str) -> str:
     raise ValueError(f"unknown {what} {value!r}: expected one of {', '.join(names)}{hint}")
 
 
+def require_positive(value: object, what: str, *, or_zero: bool = False) -> float:
+    """Returns ``value`` as a float if it is a finite number above 0 (a bool is none).
+
+    Raises:
+        TypeError: not a number.
+        ValueError: NaN, infinite, negative, or 0 unless ``or_zero``.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"expected {what} as a number, got {value!r}")
+    number = float(value)
+    # `not (...)` also catches NaN.
+    if not (0 < number < math.inf or (or_zero and number == 0)):
+        raise ValueError(f"expected {what} {'of at least' if or_zero else 'above'} 0, got {value!r}")
+    return number
+
+
 def require_positive_int(value: object, what: str) -> int:
     """Returns ``value`` if it is an integer of at least 1 (a bool is none)."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
@@ -56,12 +74,40 @@ def require_positive_int(value: object, what: str) -> int:
     return int(value)
 
 
-def require_threshold(value: object) -> float:
+def require_labels(same: object, n: int) -> Tensor:
+    """Returns verification labels as a bool tensor ``(n,)`` on the CPU, True for genuine pairs.
+
+    Args:
+        same: Booleans, or numbers that are 0 or 1: a tensor, an array or a sequence.
+        n: How many pairs there are.
+
+    Raises:
+        TypeError: not numbers.
+        ValueError: another number of labels, or one that is neither 0 nor 1.
+    """
+    try:
+        labels = torch.as_tensor(same).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"expected labels as {n} values of 0 or 1, got {type(same).__name__}") from error
+    if labels.shape != (n,):
+        raise ValueError(f"expected one label per pair, shape ({n},), got {tuple(labels.shape)}")
+    wrong = (labels != 0) & (labels != 1)
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        raise ValueError(f"expected labels 1 (same person) or 0, got {labels[first].item()!r} at index {first}")
+    return labels.bool()
+
+
+def require_threshold(value: object, limits: tuple[float, float] = (-math.inf, math.inf)) -> float:
     """Returns a verification threshold as a float; scalars of numpy and torch pass.
+
+    Args:
+        value: What the user gave.
+        limits: Lowest and highest value that the score can take: beyond them every pair is decided alike.
 
     Raises:
         TypeError: not a number.
-        ValueError: NaN or infinite.
+        ValueError: NaN, infinite, or outside the limits.
     """
     if isinstance(value, Tensor) and value.ndim == 0:
         value = value.item()
@@ -69,7 +115,12 @@ def require_threshold(value: object) -> float:
         raise TypeError(f"expected threshold as a number in units of the score, got {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"expected a finite threshold in units of the score, got {value!r}")
-    return float(value)
+    threshold = float(value)
+    if not limits[0] <= threshold <= limits[1]:
+        raise ValueError(
+            f"expected a threshold that the score can reach, {limits[0]:g} to {limits[1]:g}, got {threshold:g}"
+        )
+    return threshold
 
 
 def require_images(images: object, what: str = "images") -> Tensor:

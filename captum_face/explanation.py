@@ -100,7 +100,7 @@ class Explanation:
             "decision": "same person" if self.decision else "different people",
             "accepted": self.decision,
             "protocol": self.settings,
-            "versions": _versions(),
+            "versions": versions(),
         }
         if self.regions is not None:
             summary["regions"] = dict(zip(("image_a", "image_b"), self.regions, strict=True))
@@ -277,7 +277,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
     from captum_face import __version__
 
     return {

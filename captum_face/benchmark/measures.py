@@ -1,0 +1,306 @@
+"""What the benchmark measures: every metric by name, with its protocol and the direction that is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from captum_face._validation import require_choice
+from captum_face.metrics.localisation import pixel_auc, pointing_game, relevance_mass
+from captum_face.metrics.patches import Patched, paste_patches, patch_effect
+from captum_face.metrics.perturbation import perturbation_curve
+from captum_face.pair import PairSimilarity
+
+__all__ = ["METRICS", "PROTOCOLS", "Case", "Measured", "Metric", "Scene", "get_metric"]
+
+Maps = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One pair and all that does not depend on the method."""
+
+    pair: PairSimilarity  #: the model
+    inputs: Maps  #: the two images, ``(1, C, H, W)`` each
+    same: bool  #: whether the pair is genuine
+    threshold: float  #: the verification threshold
+    stranger: Tensor  #: ``(1, C, H, W)``, another person than both
+    truth: Maps | None  #: masks ``(1, H, W)`` of what is known to differ, or None
+    seed: int  #: of everything random about this pair
+
+    @cached_property
+    def patched(self) -> Patched:
+        """Image A with patches of the stranger on it."""
+        return paste_patches(
+            self.inputs[0], self.stranger, n_patches=8, patch_size=16, layout="grid", seed=self.seed
+        )
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pair as one method explains it: what a metric is computed from.
+
+    What several metrics share is computed once, and only if one of them asks for it.
+    """
+
+    scene: Scene
+    #: The method: from images to maps.
+    explain: Callable[[Maps], Maps]
+
+    @cached_property
+    def maps(self) -> Maps:
+        """The method's attributions of the pair."""
+        return self.explain(self.scene.inputs)
+
+    @cached_property
+    def patched_maps(self) -> Maps:
+        """The method's attributions of the patched pair."""
+        return self.explain((self.scene.patched.images, self.scene.inputs[1]))
+
+
+class Measured(NamedTuple):
+    """What a metric says about one case."""
+
+    value: float
+    curve: tuple[float, ...] = ()  #: scores along the perturbation, if there is one
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of the benchmark."""
+
+    name: str  #: what ``--metric`` calls it
+    asks: str  #: what it asks of a map, in one line
+    better: str  #: ``"lower"`` or ``"higher"``
+    subset: str  #: the pairs on which it is meant to be read: ``"genuine"``, ``"impostor"`` or ``"all"``
+    statistic: str  #: what the value is
+    measure: Callable[[Case], Measured | None]  #: None where it does not apply to the pair
+    protocol: Mapping[str, object] = field(default_factory=dict)  #: everything else that defines it
+
+
+def _curve(name: str, asks: str, better: str, subset: str, statistic: str, **protocol: Any) -> Metric:
+    """A metric that is the area under a perturbation curve of image A."""
+    protocol = {"perturb": "a", "mode": "deletion", "n_steps": 10, "patch_size": 1, **protocol}
+    needs_stranger = protocol["fill"] == "swap" and protocol["order"] != "dissimilar"
+
+    def measure(case: Case) -> Measured:
+        scene = case.scene
+        curve = perturbation_curve(
+            scene.pair,
+            scene.inputs,
+            case.maps,
+            others=scene.stranger if needs_stranger else None,
+            seed=scene.seed,
+            **protocol,
+        )
+        area = curve.auc()[0] if statistic == "score" else curve.accuracy_auc(scene.threshold, [scene.same])
+        return Measured(float(area), tuple(curve.scores[0].tolist()))
+
+    shown = "area under the " + {"score": "score", "accuracy": "accuracy at the threshold"}[statistic]
+    return Metric(name, asks, better, subset, shown, measure, protocol)
+
+
+def _patched(name: str, asks: str, statistic: str, value: Callable[[Case], Tensor]) -> Metric:
+    """A metric on genuine pairs with patches of a stranger on image A."""
+
+    def measure(case: Case) -> Measured | None:
+        return Measured(float(value(case)[0])) if case.scene.same else None
+
+    protocol = {"perturb": "a", "n_patches": 8, "patch_size": 16, "layout": "grid", "fill": "swap"}
+    return Metric(name, asks, "higher", "genuine", statistic, measure, protocol)
+
+
+def _changed(name: str, asks: str, statistic: str, value: Callable[[Tensor, Tensor], Tensor]) -> Metric:
+    """A metric on pairs of which is known what differs, the mean over both images."""
+
+    def measure(case: Case) -> Measured | None:
+        truth = case.scene.truth
+        if truth is None:
+            return None
+        sides = [float(value(attr, mask)[0]) for attr, mask in zip(case.maps, truth, strict=True)]
+        return Measured(sum(sides) / 2)
+
+    return Metric(name, asks, "higher", "impostor", statistic, measure, {"perturb": "both"})
+
+
+#: Every metric, in the order in which tables list them.
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        _curve(
+            "deletion_swap",
+            "Do the most similar pixels carry the match? They become another person's.",
+            "lower",
+            "genuine",
+            "score",
+            order="similar",
+            fill="swap",
+        ),
+        _curve(
+            "insertion_swap",
+            "Do the most similar pixels make a match? They come first into another person's face.",
+            "higher",
+            "genuine",
+            "score",
+            mode="insertion",
+            order="similar",
+            fill="swap",
+        ),
+        _curve(
+            "partner_swap",
+            "Do the most dissimilar pixels cost the match? They become the partner's.",
+            "higher",
+            "impostor",
+            "score",
+            order="dissimilar",
+            fill="swap",
+        ),
+        _curve(
+            "hiding_swap",
+            "Hiding game: does the decision stay when the irrelevant pixels become another person's?",
+            "higher",
+            "genuine",
+            "accuracy",
+            order="irrelevant",
+            fill="swap",
+        ),
+        _curve(
+            "patches_fnmr",
+            "Patch replacement: accepted genuine pairs while similar patches become another person's.",
+            "lower",
+            "genuine",
+            "accuracy",
+            order="similar",
+            fill="swap",
+            patch_size=16,
+        ),
+        _curve(
+            "patches_fmr",
+            "Patch replacement: rejected impostor pairs while dissimilar patches become the partner's.",
+            "lower",
+            "impostor",
+            "accuracy",
+            order="dissimilar",
+            fill="swap",
+            patch_size=16,
+        ),
+        _curve(
+            "deletion_blur",
+            "As deletion_swap, but they are blurred.",
+            "lower",
+            "genuine",
+            "score",
+            order="similar",
+            fill="blur",
+        ),
+        _curve(
+            "deletion_black",
+            "As deletion_swap, but they become black, which breaks the face: noise does well here.",
+            "lower",
+            "genuine",
+            "score",
+            order="similar",
+            fill="black",
+        ),
+        _patched(
+            "patch_effect",
+            "Does the map know what each pasted patch did to the score?",
+            "Spearman correlation",
+            lambda case: (
+                patch_effect(
+                    case.scene.pair,
+                    (case.scene.patched.images, case.scene.inputs[1]),
+                    case.patched_maps,
+                    case.scene.patched,
+                    case.scene.inputs[0],
+                    side="a",
+                ).correlation
+            ),
+        ),
+        _patched(
+            "patch_auc",
+            "Do the most dissimilar pixels lie in the pasted patches?",
+            "pixel ROC-AUC",
+            lambda case: pixel_auc(case.patched_maps[0], case.scene.patched.masks, order="dissimilar"),
+        ),
+        _patched(
+            "patch_mass",
+            "How much of the dissimilarity map lies in the pasted patches?",
+            "share of the mass",
+            lambda case: relevance_mass(case.patched_maps[0], case.scene.patched.masks, order="dissimilar"),
+        ),
+        _patched(
+            "patch_pointing",
+            "Does the most dissimilar pixel lie in a pasted patch?",
+            "hit rate",
+            lambda case: pointing_game(case.patched_maps[0], case.scene.patched.masks, order="dissimilar"),
+        ),
+        _changed(
+            "changed_auc",
+            "Do the most dissimilar pixels lie in the parts that are known to differ?",
+            "pixel ROC-AUC",
+            lambda attr, mask: pixel_auc(attr, mask, order="dissimilar"),
+        ),
+        _changed(
+            "changed_mass",
+            "How much of the dissimilarity map lies in the parts that are known to differ?",
+            "share of the mass",
+            lambda attr, mask: relevance_mass(attr, mask, order="dissimilar"),
+        ),
+        _changed(
+            "changed_pointing",
+            "Does the most dissimilar pixel lie in a part that is known to differ?",
+            "hit rate",
+            lambda attr, mask: pointing_game(attr, mask, order="dissimilar"),
+        ),
+        _curve(
+            "published_deletion",
+            "The papers' deletion: the most similar pixels become black.",
+            "lower",
+            "genuine",
+            "accuracy",
+            order="similar",
+            fill="black",
+        ),
+        _curve(
+            "published_insertion",
+            "The papers' insertion: the most similar pixels come first into a black image.",
+            "higher",
+            "genuine",
+            "accuracy",
+            mode="insertion",
+            order="similar",
+            fill="black",
+        ),
+        _curve(
+            "published_dissimilar_deletion",
+            "The papers' deletion for dissimilarity maps: the most dissimilar pixels become black.",
+            "lower",
+            "all",
+            "accuracy",
+            order="dissimilar",
+            fill="black",
+        ),
+    )
+}
+
+_PUBLISHED = tuple(name for name in METRICS if name.startswith("published_"))
+
+#: The metrics of ``--protocol``.
+PROTOCOLS: dict[str, tuple[str, ...]] = {
+    "swap": tuple(name for name in METRICS if name not in _PUBLISHED),
+    "published": _PUBLISHED,
+}
+
+
+def get_metric(name: str) -> Metric:
+    """The metric of that name.
+
+    Raises:
+        ValueError: no such metric; the message says the nearest one.
+    """
+    return METRICS[require_choice(name, METRICS, "metric")]

@@ -1,0 +1,294 @@
+"""The run as one HTML file: tables, curves, example sheets, protocols, failures. It needs no network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from captum_face.benchmark.measures import METRICS, Metric
+from captum_face.benchmark.published import PUBLISHED
+from captum_face.benchmark.specs import NULL_BASELINES
+from captum_face.benchmark.tables import Row
+from captum_face.data.pairs import FacePairs
+from captum_face.explanation import Explanation
+from captum_face.metrics.verification import best_accuracy, eer
+from captum_face.visualization import show_comparison
+
+if TYPE_CHECKING:
+    from captum_face.benchmark.run import BenchmarkResult
+
+__all__ = ["render_report"]
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222 }
+body { max-width: 1200px; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; margin: .6em 0 1.6em; font-size: 13px }
+th, td { padding: .25em .6em; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff }
+thead th { border-bottom: 2px solid #555; vertical-align: bottom }
+.wide { overflow-x: auto }
+.best { font-weight: 700; background: #e8f1fb }
+.null td { color: #777; font-style: italic }
+.yes { color: #05703b } .no { color: #a33 } .interval { color: #777; font-size: 11px }
+.curves { display: grid; grid-template-columns: 1fr 1fr } .curves p { margin: 0 }
+img { max-width: 100% } summary { cursor: pointer; font-weight: 600; margin: .4em 0 }
+pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 12px }
+"""
+
+
+def render_report(
+    result: BenchmarkResult,
+    pairs: FacePairs,
+    records: Sequence[Mapping[str, Any]],
+    pair_rows: Sequence[Mapping[str, Any]],
+) -> str:
+    """The report of a finished run as the text of an HTML file.
+
+    Args:
+        result: Rows, curves, configuration and failures.
+        pairs: What was explained; the example sheets show some of it.
+        records: What the run wrote, with the maps of the examples.
+        pair_rows: The rows of ``pairs.csv``.
+    """
+    config = result.config
+    name = html.escape(str(config["model"]["name"]))
+    metrics = [METRICS[metric] for metric in config["metrics"]]
+    parts = [
+        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>captum_face: {name}</title>",
+        f"<style>{_STYLE}</style></head><body><h1>Which explanations of {name} can be trusted?</h1>",
+        _facts(result, pair_rows),
+        "<h2>Every metric on the pairs it is meant for</h2>",
+        "<p>Mean over pairs, below it the 95 % bootstrap interval. The best value of a column is marked. "
+        "<span class='yes'>✓</span>: better than both null baselines (random, center), the interval of "
+        "the paired difference beyond 0. <span class='no'>✗</span>: not shown to be better than a map that "
+        "explains nothing. ↓: lower is better, ↑: higher is better.</p>",
+        _table(result.rows, metrics, None, _seconds(records)),
+        _published(result.rows, metrics),
+        *_by_subset(result.rows, metrics),
+        "<h2>Curves</h2>",
+        "<div class='curves'>",
+        *(_curve_figure(result.curves, metric) for metric in metrics),
+        "</div>",
+        "<h2>Examples</h2>",
+        *_examples(config, pairs, records, pair_rows),
+        "<h2>Protocols</h2>",
+        _protocols(metrics),
+        f"<h2>Failures</h2>{_failures(result.failures)}",
+        "<h2>Configuration</h2>",
+        f"<pre>{html.escape(json.dumps(config, indent=2))}</pre></body></html>\n",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _facts(result: BenchmarkResult, pair_rows: Sequence[Mapping[str, Any]]) -> str:
+    scored = [row for row in pair_rows if not math.isnan(row["score"])]
+    scores, same = [row["score"] for row in scored], [row["same"] for row in scored]
+    config, accepted = result.config, [row["accepted"] for row in scored]
+    facts = [
+        f"{config['pairs']['n']} pairs of {config['pairs']['source']}, {sum(same)} genuine and "
+        f"{len(same) - sum(same)} impostor",
+        f"threshold {config['threshold']['value']:.4f} ({config['threshold']['from']}): "
+        f"{sum(s and a for s, a in zip(same, accepted, strict=True))} genuine and "
+        f"{sum(a and not s for s, a in zip(same, accepted, strict=True))} impostor pairs accepted",
+    ]
+    if 0 < sum(same) < len(same):
+        rate, (accuracy, best) = eer(scores, same), best_accuracy(scores, same)
+        facts.append(
+            f"equal error rate {rate.rate:.2%} at {rate.threshold:.4f}, best accuracy {accuracy:.2%} at "
+            f"{best:.4f}"
+        )
+    if len(scored) < len(pair_rows):
+        facts.append(f"<b>{len(pair_rows) - len(scored)} pairs could not be scored</b>, see the failures")
+    if result.failures:
+        facts.append(f"<b>{len(result.failures)} failures</b>, listed below")
+    return f"<ul>{''.join(f'<li>{fact}</li>' for fact in facts)}</ul>"
+
+
+def _seconds(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    times: dict[str, list[float]] = {}
+    for record in records:
+        if record["seconds"] is not None:
+            times.setdefault(record["method"], []).append(record["seconds"])
+    return {method: float(np.median(values)) for method, values in times.items()}
+
+
+def _table(
+    rows: Iterable[Row], metrics: Sequence[Metric], subset: str | None, seconds: Mapping[str, float]
+) -> str:
+    """Methods as rows, metrics as columns; ``subset`` None for each metric's own."""
+    cells = {
+        (row.method, row.metric.name): row for row in rows if row.subset == (subset or row.metric.subset)
+    }
+    shown = [metric for metric in metrics if any(name == metric.name for _, name in cells)]
+    if not shown:
+        return ""
+    best = {}
+    for metric in shown:
+        means = [row.mean for (_, name), row in cells.items() if name == metric.name and row.n_pairs]
+        if means:
+            best[metric.name] = max(means) if metric.better == "higher" else min(means)
+    arrows = {"higher": "↑", "lower": "↓"}
+    head = "".join(
+        f"<th title='{html.escape(metric.asks, quote=True)}'>{metric.name.replace('_', '<br>')} "
+        f"{arrows[metric.better]}<br><span class='interval'>{subset or metric.subset}, "
+        f"n={max(row.n_pairs for (_, name), row in cells.items() if name == metric.name)}</span></th>"
+        for metric in shown
+    )
+    body = []
+    for method in dict.fromkeys(method for method, _ in cells):
+        columns = "".join(_cell(cells.get((method, metric.name)), best.get(metric.name)) for metric in shown)
+        style = " class='null'" if method in NULL_BASELINES else ""
+        time = f"{seconds[method]:.2g}" if method in seconds else ""
+        body.append(f"<tr{style}><td>{html.escape(method)}</td>{columns}<td>{time}</td></tr>")
+    return (
+        f"<div class='wide'><table><thead><tr><th>method</th>{head}<th>seconds<br>a pair</th></tr></thead>"
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _cell(row: Row | None, best: float | None) -> str:
+    if row is None:
+        return "<td></td>"
+    if not row.n_pairs:
+        return f"<td class='no'>{row.n_failed} failed</td>"
+    mark = ""
+    if row.method not in NULL_BASELINES:
+        mark = " <span class='yes'>✓</span>" if row.beats_null else " <span class='no'>✗</span>"
+    failed = f"<br><span class='no'>{row.n_failed} failed</span>" if row.n_failed else ""
+    style = " class='best'" if row.mean == best else ""
+    low, high = row.interval
+    interval = f"<span class='interval'>{low:.3f} … {high:.3f}</span>"
+    return f"<td{style}>{row.mean:.3f}{mark}<br>{interval}{failed}</td>"
+
+
+def _by_subset(rows: Sequence[Row], metrics: Sequence[Metric]) -> Iterable[str]:
+    yield "<h2>By subset</h2>"
+    for subset in dict.fromkeys(row.subset for row in rows):
+        table = _table(rows, metrics, subset, {})
+        yield f"<details><summary>{subset}</summary>{table}</details>"
+
+
+def _published(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
+    """The papers' values beside those of the run, in percent."""
+    lines = []
+    for value in PUBLISHED:
+        if value.metric not in {metric.name for metric in metrics}:
+            continue
+        ours = {
+            row.subset: f"{100 * row.mean:.2f}"
+            for row in rows
+            if (row.method, row.metric.name) == (value.method, value.metric)
+        }
+        lines.append(
+            f"<tr><td>{value.method}</td><td>{value.metric}</td><td>{value.percent:.2f}</td>"
+            + "".join(f"<td>{ours.get(subset, '')}</td>" for subset in ("all", "genuine", "impostor"))
+            + f"<td>{html.escape(value.source)}</td></tr>"
+        )
+    if not lines:
+        return ""
+    return (
+        "<h2>Beside the published values</h2><p>Area under the accuracy curve in percent. The papers used "
+        "other networks, and LFW's own pairs; they do not say which pairs the deletion is averaged over, and "
+        "values near 24 can only be reached on genuine pairs alone: an impostor pair stays rejected.</p>"
+        "<table><thead><tr><th>method</th><th>metric</th><th>published</th><th>here: all</th>"
+        "<th>genuine</th><th>impostor</th><th>source</th></tr></thead><tbody>"
+        + "".join(lines)
+        + "</tbody></table>"
+    )
+
+
+def _curve_figure(curves: Sequence[Mapping[str, Any]], metric: Metric) -> str:
+    chosen = [row for row in curves if row["metric"] == metric.name and row["subset"] == metric.subset]
+    if not chosen:
+        return ""
+    kind = "score" if "score" in metric.statistic else "accuracy"
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    methods = list(dict.fromkeys(row["method"] for row in chosen))
+    for place, method in enumerate(methods):
+        points = [row for row in chosen if row["method"] == method]
+        null = method in NULL_BASELINES
+        axes.plot(
+            [row["fraction"] for row in points],
+            [row[kind] for row in points],
+            label=method,
+            color="black" if null else f"C{place % 10}",
+            linestyle={"random": ":", "center": "--"}.get(method, ["-", "-.", (0, (5, 1))][place // 10 % 3]),
+            linewidth=1.8 if null else 1.3,
+        )
+    done = "inserted" if metric.protocol.get("mode") == "insertion" else "replaced"
+    axes.set(xlabel=f"share of the pixels {done}", ylabel=f"mean {kind}", xlim=(0, 1))
+    axes.set_title(f"{metric.name} ({metric.subset} pairs; {metric.better} is better)", fontsize=10)
+    axes.legend(fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
+    return _picture(figure, f"curves of {metric.name}")
+
+
+def _examples(
+    config: Mapping[str, Any],
+    pairs: FacePairs,
+    records: Sequence[Mapping[str, Any]],
+    pair_rows: Sequence[Mapping[str, Any]],
+) -> Iterable[str]:
+    threshold = config["threshold"]["value"]
+    for index in config["examples"]:
+        mapped = [record for record in records if record["pair"] == index and "maps" in record]
+        if not mapped:
+            continue
+        face, truth = pairs[index], pairs.truth(index)
+        explanations = [
+            Explanation(
+                method=record["method"],
+                score=pair_rows[index]["score"],
+                threshold=threshold,
+                images=(face.image_a[None], face.image_b[None]),
+                attributions=(_unpacked(record["maps"][0]), _unpacked(record["maps"][1])),
+                settings={},
+                names=pairs.names[index],
+            )
+            for record in mapped
+        ]
+        kind = "genuine" if face.same else "impostor"
+        title = f"{' and '.join(pairs.names[index])}: {kind}"
+        sheet = _picture(show_comparison(explanations, masks=truth), f"maps of {title}")
+        yield f"<details open><summary>{html.escape(title)}</summary>{sheet}</details>"
+
+
+def _unpacked(packed: Mapping[str, Any]) -> Tensor:
+    halves = np.frombuffer(base64.b64decode(packed["float16"]), dtype=np.float16)
+    return torch.from_numpy(halves.astype(np.float32)).reshape(1, *packed["shape"])
+
+
+def _picture(figure: Figure, what: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"<p><img alt='{html.escape(what, quote=True)}' src='data:image/png;base64,{data}'></p>"
+
+
+def _protocols(metrics: Sequence[Metric]) -> str:
+    lines = [
+        f"<tr><td>{metric.name}</td><td style='text-align:left;white-space:normal'>{html.escape(metric.asks)}"
+        f"</td><td>{metric.statistic}</td><td>{metric.better}</td><td>{metric.subset}</td>"
+        f"<td>{html.escape(', '.join(f'{key}={value}' for key, value in metric.protocol.items()))}</td></tr>"
+        for metric in metrics
+    ]
+    return (
+        "<div class='wide'><table><thead><tr><th>metric</th><th>asks</th><th>value</th><th>better</th>"
+        f"<th>meant for</th><th>protocol</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _failures(failures: Sequence[str]) -> str:
+    if not failures:
+        return "<p>None: every method explained every pair.</p>"
+    return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in failures)}</ul>"

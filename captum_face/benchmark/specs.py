@@ -1,0 +1,97 @@
+"""What the benchmark is asked to run: a method with its options, written as one short text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from captum_face._validation import require_choice
+from captum_face.attr import METHODS, PairAttribution, get_method
+from captum_face.postprocessing import smooth
+
+__all__ = ["NULL_BASELINES", "MethodSpec", "parse_methods"]
+
+#: The methods that explain nothing; in every table.
+NULL_BASELINES = ("random", "center")
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method as a row of the tables: its label, its options and what is done to its maps."""
+
+    label: str  #: as it was asked for, such as ``"corrrise:n_patches=10,smooth=5"``
+    name: str  #: in the registry
+    options: dict[str, Any]  #: of the method's ``attribute``
+    sigma: float = 0.0  #: standard deviation in pixels of the Gaussian that smooths the maps
+
+    def build(self, pair: Any) -> PairAttribution:
+        """The method on a pair wrapper."""
+        return get_method(self.name).build(pair)
+
+    def attribute(
+        self, method: PairAttribution, inputs: tuple[Tensor, Tensor], seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Its attributions of a pair before smoothing; ``seed`` is for methods that draw, unless given."""
+        seeded = {"seed": seed} if "seed" in method.options() else {}
+        return method.attribute(inputs, **{**seeded, **self.options})
+
+    def smoothed(self, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """What is done to attributions."""
+        return smooth(maps[0], self.sigma), smooth(maps[1], self.sigma)
+
+    @property
+    def raw(self) -> str:
+        """What rows that differ in their smoothing alone have in common."""
+        return json.dumps([self.name, self.options], sort_keys=True)
+
+    def settings(self) -> dict[str, Any]:
+        """Every option with its value, defaults included."""
+        defaults = {
+            name: parameter.default
+            for name, parameter in self.build(print).options().items()
+            if name not in ("seed", "generator", "show_progress")
+        }
+        return {"method": self.name, "options": {**defaults, **self.options}, "smooth": self.sigma}
+
+
+def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:
+    """The methods that texts ask for, each once, with the null baselines at the end.
+
+    Args:
+        texts: ``"NAME"``, ``"NAME:KEY=VALUE,..."`` or ``"all"``. Keys are options of the method's
+            ``attribute`` and ``smooth``, a standard deviation in pixels; values are numbers, true, false,
+            null or plain words.
+
+    Raises:
+        ValueError: an unknown method or option, the same method twice, or what is not KEY=VALUE.
+    """
+    wanted: list[str] = []
+    for text in texts:
+        wanted += list(METHODS) if text == "all" else [text]
+    specs = [_parse(text) for text in dict.fromkeys([*wanted, *NULL_BASELINES])]
+    # The baselines last, wherever they were asked for; a variant of one is a row like any other.
+    return sorted(specs, key=lambda spec: spec.label in NULL_BASELINES)
+
+
+def _parse(text: str) -> MethodSpec:
+    name, _, rest = text.partition(":")
+    entry = get_method(name)
+    known = [*entry.build(print).options(), "smooth"]
+    options: dict[str, Any] = {}
+    for item in filter(None, rest.split(",")):
+        key, separator, value = item.partition("=")
+        if not separator:
+            raise ValueError(f"expected NAME:KEY=VALUE,KEY=VALUE, got {text!r}")
+        require_choice(key, known, f"option of {name}")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    sigma = options.pop("smooth", 0.0)
+    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 <= sigma < float("inf"):
+        raise ValueError(f"expected smooth of at least 0 pixels in {text!r}, got {sigma!r}")
+    return MethodSpec(text, name, options, float(sigma))

@@ -1,0 +1,312 @@
+"""What happens to the score when the pixels that a map points at are replaced, most important first.
+
+Replaced by what decides what is measured: scattered black pixels break a face network whatever they hide,
+so that deletion to black ranks noise above every method. Pixels of another aligned face (``fill="swap"``)
+leave a face a face.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_face._batching import default_batch_size
+from captum_face._validation import (
+    require_baselines,
+    require_choice,
+    require_generator,
+    require_labels,
+    require_pair,
+    require_positive_int,
+    require_threshold,
+)
+from captum_face.pair import PairSimilarity
+from captum_face.postprocessing import pixel_map, smooth
+
+__all__ = ["FILLS", "MODES", "ORDERS", "PERTURBED", "PerturbationCurve", "perturbation_curve"]
+
+#: What ``mode=`` takes.
+MODES = ("deletion", "insertion")
+#: What ``order=`` takes.
+ORDERS = ("similar", "dissimilar", "irrelevant")
+#: What ``fill=`` takes beside tensors.
+FILLS = ("black", "mean", "blur", "swap")
+#: What ``perturb=`` takes.
+PERTURBED = ("a", "b", "both")
+
+_BLUR = 10 / 112
+"""Standard deviation of ``fill="blur"`` as a share of the image's shorter side: a face without features."""
+
+
+@dataclass(frozen=True, eq=False)  # tensors have no single answer to ==
+class PerturbationCurve:
+    """Scores along a perturbation; made by :func:`perturbation_curve`."""
+
+    fractions: Tensor  #: ``(S,)`` float64, from 0 to 1: the share of pixels replaced (or inserted)
+    scores: Tensor  #: ``(N, S)`` float64, in units of the score
+    limits: tuple[float, float]  #: lowest and highest value that the score can take
+    protocol: dict[str, Any]  #: mode, order, fill, perturb, n_steps, patch_size, seed
+
+    def auc(self) -> Tensor:
+        """Area under each pair's curve, ``(N,)`` float64, in units of the score (trapezoidal rule)."""
+        return torch.trapezoid(self.scores, self.fractions, dim=1)
+
+    def correct(self, threshold: float, same: Any) -> Tensor:
+        """Whether each decision is right, ``(N, S)`` bool: accepted (score >= threshold) if the same person.
+
+        Args:
+            threshold: The verification threshold, in units of the score.
+            same: ``(N,)`` bool, True for genuine pairs.
+
+        Raises:
+            TypeError, ValueError: labels that are not N of 0 and 1; a threshold that the score cannot reach.
+        """
+        same = require_labels(same, len(self.scores))
+        return (self.scores >= require_threshold(threshold, self.limits)) == same[:, None]
+
+    def accuracy(self, threshold: float, same: Any) -> Tensor:
+        """Share of right decisions at each fraction, ``(S,)`` float64 in [0, 1]; see :meth:`correct`."""
+        return self.correct(threshold, same).double().mean(0)
+
+    def accuracy_auc(self, threshold: float, same: Any) -> float:
+        """Area under :meth:`accuracy`, in [0, 1]: the figure of the published tables, there in percent."""
+        return float(torch.trapezoid(self.accuracy(threshold, same), self.fractions))
+
+    def fnmr(self, threshold: float, same: Any) -> Tensor:
+        """False non-match rate at each fraction, ``(S,)``: the share of genuine pairs that is rejected.
+
+        Raises:
+            ValueError: no genuine pair; and see :meth:`correct`.
+        """
+        return self._error_rate(threshold, same, genuine=True)
+
+    def fmr(self, threshold: float, same: Any) -> Tensor:
+        """False match rate at each fraction, ``(S,)``: the share of impostor pairs that is accepted.
+
+        Raises:
+            ValueError: no impostor pair; and see :meth:`correct`.
+        """
+        return self._error_rate(threshold, same, genuine=False)
+
+    def _error_rate(self, threshold: float, same: Any, *, genuine: bool) -> Tensor:
+        chosen = require_labels(same, len(self.scores)) == genuine
+        if not chosen.any():
+            kind = "genuine" if genuine else "impostor"
+            raise ValueError(f"expected at least one {kind} pair, got {len(chosen)} pairs of the other class")
+        return (~self.correct(threshold, same)[chosen]).double().mean(0)
+
+
+def perturbation_curve(
+    pair: PairSimilarity,
+    inputs: tuple[Tensor, Tensor],
+    attributions: tuple[Tensor, Tensor],
+    *,
+    mode: str = "deletion",
+    order: str = "similar",
+    fill: str | Tensor | tuple[Tensor, Tensor] = "black",
+    perturb: str = "a",
+    n_steps: int = 10,
+    others: Tensor | tuple[Tensor, Tensor] | None = None,
+    patch_size: int = 1,
+    seed: int = 0,
+    perturbations_per_eval: int | None = None,
+    show_progress: bool = False,
+) -> PerturbationCurve:
+    """Replaces pixels in the order of a map and scores the pair at every step.
+
+    A map of the similarity (``order="similar"``) is good if deletion by it lowers the score fast: a small
+    :meth:`~PerturbationCurve.auc`. With ``order="dissimilar"`` and ``fill="swap"`` the pixels that argue
+    against a match become the partner's own, and the score should rise fast: a large area. Insertion goes
+    the other way: from an image that is all fill, the first pixels come back first.
+
+    Pixels are ranked by the signed map (its mean over colour), so that what argues most against a match is
+    the last of the similar ones. Ties are broken by a seeded random order; a constant map is thus scored as
+    a random one.
+
+    Args:
+        pair: The model.
+        inputs: ``(image_a, image_b)``, each ``(N, C, H, W)`` in [0, 1].
+        attributions: ``(attr_a, attr_b)`` as a method gives them, ``(N, C, H, W)`` or ``(N, H, W)``;
+            positive speaks for the same person.
+        mode: ``"deletion"`` or ``"insertion"``.
+        order: ``"similar"``: the largest values first. ``"dissimilar"``: the smallest first.
+            ``"irrelevant"``: the smallest absolute values first, which is the hiding game (after Castanon and
+            Byrne, FG 2018): a good map hides much without changing the decision.
+        fill: What replaced pixels show.
+
+            * ``"black"``: 0.
+            * ``"mean"``: the image's mean colour.
+            * ``"blur"``: the image after a Gaussian blur (sigma 10 px at 112 px; ours, no paper's).
+            * ``"swap"``: the same place in another aligned face: the partner's for ``order="dissimilar"``,
+              else that of ``others``.
+            * A tensor that broadcasts with the images, or one for each side.
+        perturb: ``"a"``, ``"b"`` or ``"both"``: the image that is perturbed, by its own map.
+        n_steps: Steps between nothing and everything.
+        others: ``(N, C, H, W)`` or ``(1, C, H, W)``: aligned faces of other people for ``fill="swap"``;
+            a tuple for two sides (with ``perturb="both"`` two people, or the score will rise).
+        patch_size: Side in pixels of the raster's cells that are replaced as a whole, ranked by their mean;
+            1 for single pixels. 16 with ``fill="swap"`` gives the patch replacement curves of Patch-LFW
+            (Huber et al., arXiv 2304.13409): :meth:`~PerturbationCurve.fnmr` of genuine pairs in the order
+            ``"similar"``, :meth:`~PerturbationCurve.fmr` of impostor pairs in the order ``"dissimilar"``.
+        seed: Of the order among ties.
+        perturbations_per_eval: Images in one forward pass; None for what suits the device.
+        show_progress: Show a progress bar over the perturbed images.
+
+    Returns:
+        A :class:`PerturbationCurve` of ``n_steps + 1`` points.
+
+    Cost: N (n_steps + 1) forward passes for each side that is perturbed, and N for one that is not.
+
+    Raises:
+        TypeError, ValueError: unknown names; images, maps (NaN, another size) or fills that do not fit;
+            ``fill="swap"`` without the others it needs; before any pass.
+
+    Example::
+
+        >>> import captum_face
+        >>> from captum_face.data import synthetic
+        >>> from captum_face.models import load_pair
+        >>> pair, faces = load_pair("synthetic"), synthetic.pair(seed=1)
+        >>> images = (faces.image_a, faces.image_b)
+        >>> maps = captum_face.XSSAB(pair).attribute(images)
+        >>> stranger = synthetic.pair(seed=2).image_a
+        >>> curve = perturbation_curve(pair, images, maps, fill="swap", others=stranger)
+        >>> curve.scores.shape, bool(curve.scores[0, 0] > curve.scores[0, -1])
+        (torch.Size([1, 11]), True)
+    """
+    if not isinstance(pair, PairSimilarity):
+        raise TypeError(f"expected pair as a PairSimilarity, got {type(pair).__name__}")
+    for value, choices, what in (
+        (mode, MODES, "mode"),
+        (order, ORDERS, "order"),
+        (perturb, PERTURBED, "image to perturb"),
+    ):
+        require_choice(value, choices, what)
+    require_positive_int(n_steps, "n_steps")
+    require_positive_int(patch_size, "patch_size")
+    image_a, image_b = (image.detach() for image in require_pair(inputs))
+    n = max(len(image_a), len(image_b))
+    images = (image_a.expand(n, -1, -1, -1), image_b.expand(n, -1, -1, -1))
+    sides = {"a": (0,), "b": (1,), "both": (0, 1)}[perturb]
+    evidence = _evidence(attributions, images, order)
+    fills = _fills(fill, images, order, others)
+    if perturbations_per_eval is None:
+        perturbations_per_eval = default_batch_size(image_a.device)
+    require_positive_int(perturbations_per_eval, "perturbations_per_eval")
+    ranks = {side: _ranks(evidence[side], patch_size, seed).to(image_a.device) for side in sides}
+    n_ranks = {side: int(of_side.max()) + 1 for side, of_side in ranks.items()}
+
+    fractions = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)
+    scores = []
+    with (
+        pair.frozen(),
+        torch.no_grad(),
+        tqdm(total=n * (n_steps + 1), desc="perturbation", disable=not show_progress) as bar,
+    ):
+        intact = {side: _embed(pair, images[side], perturbations_per_eval) for side in {0, 1} - {*sides}}
+        for points in torch.arange(n * (n_steps + 1)).split(perturbations_per_eval):
+            row, step = points // (n_steps + 1), points % (n_steps + 1)
+            embeddings = []
+            for side in (0, 1):
+                if side in intact:
+                    embeddings.append(intact[side][row])
+                    continue
+                # In whole numbers: rounded fractions would now and then take one pixel too many.
+                first = ranks[side][row] * n_steps < (step * n_ranks[side])[:, None, None].to(image_a.device)
+                replaced = first if mode == "deletion" else ~first
+                embeddings.append(
+                    pair.embed(torch.where(replaced[:, None], fills[side][row], images[side][row]))
+                )
+            scores.append(pair.contributions(*embeddings).sum(-1).cpu().double())
+            bar.update(len(points))
+    return PerturbationCurve(
+        fractions,
+        torch.cat(scores).reshape(n, n_steps + 1),
+        pair.score.limits,
+        {
+            "mode": mode,
+            "order": order,
+            "fill": fill if isinstance(fill, str) else "tensor",
+            "perturb": perturb,
+            "n_steps": n_steps,
+            "patch_size": patch_size,
+            "seed": seed,
+        },
+    )
+
+
+def _embed(pair: PairSimilarity, images: Tensor, size: int) -> Tensor:
+    return torch.cat([pair.embed(chunk) for chunk in images.split(size)])
+
+
+def _evidence(attributions: object, images: tuple[Tensor, Tensor], order: str) -> list[Tensor]:
+    """For each side ``(N, H, W)`` float64 on the CPU: what is replaced first is largest."""
+    if not isinstance(attributions, (tuple, list)) or len(attributions) != 2:
+        raise TypeError(
+            f"expected attributions as a pair (attr_a, attr_b), got {type(attributions).__name__}"
+        )
+    evidence = []
+    for attr, image in zip(attributions, images, strict=True):
+        signed = pixel_map(attr).detach().cpu().double()
+        if signed.shape != (len(image), *image.shape[-2:]):
+            raise ValueError(
+                f"expected attributions for {len(image)} images of {image.shape[-2]}x{image.shape[-1]} "
+                f"pixels, got shape {tuple(attr.shape)}"
+            )
+        evidence.append({"similar": signed, "dissimilar": -signed, "irrelevant": -signed.abs()}[order])
+    return evidence
+
+
+def _ranks(evidence: Tensor, patch_size: int, seed: int) -> Tensor:
+    """How many pixels (or cells) come before each pixel, ``(N, H, W)`` int64."""
+    size = evidence.shape[-2:]
+    if patch_size > 1:
+        cells = [-(-side // patch_size) for side in size]
+        rows, columns = (torch.arange(side) // patch_size for side in size)
+        labels = rows[:, None] * cells[1] + columns
+        sums = torch.zeros(len(evidence), cells[0] * cells[1], dtype=torch.float64)
+        flat = labels.flatten().expand(len(evidence), -1)
+        units = sums.scatter_add(1, flat, evidence.flatten(1)) / labels.flatten().bincount()
+    else:
+        labels, units = None, evidence.flatten(1)
+    generator = require_generator(seed, None)
+    shuffled = torch.randperm(units.shape[1], generator=generator)
+    # A stable sort keeps the shuffled order among equals, so that no corner comes first.
+    order = shuffled[units[:, shuffled].argsort(dim=1, descending=True, stable=True)]
+    places = torch.arange(units.shape[1]).expand_as(order)
+    ranks = torch.empty_like(order).scatter_(1, order, places)
+    return (ranks if labels is None else ranks[:, labels.flatten()]).reshape(evidence.shape)
+
+
+def _fills(fill: object, images: tuple[Tensor, Tensor], order: str, others: object) -> tuple[Tensor, Tensor]:
+    """What replaced pixels show on both sides, ``(N, C, H, W)`` each."""
+    if isinstance(fill, str):
+        require_choice(fill, FILLS, "fill")
+    if isinstance(fill, str) and fill == "swap" and order != "dissimilar":
+        if others is None:
+            raise ValueError(
+                f"expected others=, aligned faces of other people, for fill='swap' with order={order!r}, "
+                "got none"
+            )
+        fill = others
+    elif others is not None:
+        raise ValueError("expected others= only with fill='swap' and an order that is not 'dissimilar'")
+    if not isinstance(fill, str):
+        given = require_baselines(fill, images)
+    elif fill == "swap":
+        given = (images[1], images[0])
+    else:
+        made = {
+            "black": lambda image: image.new_zeros(()),
+            "mean": lambda image: image.mean((2, 3), keepdim=True),
+            "blur": lambda image: smooth(image, _BLUR * min(image.shape[-2:])),
+        }[fill]
+        given = (made(images[0]), made(images[1]))
+    first, second = (
+        torch.as_tensor(value).to(image).expand_as(image) for value, image in zip(given, images, strict=True)
+    )
+    return first, second

@@ -1,0 +1,362 @@
+"""The benchmark: planted methods, resumption, refusal, failures, the report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from captum_face import PairSimilarity
+from captum_face.benchmark import METRICS, PROTOCOLS, benchmark
+from captum_face.benchmark.records import Recorder, read_records
+from captum_face.benchmark.run import _pair_seed
+from captum_face.benchmark.specs import parse_methods
+from captum_face.benchmark.strangers import People, choose_stranger
+from captum_face.benchmark.tables import metric_rows, subsets
+from captum_face.data import read_csv, synthetic_pairs
+from captum_face.models import load_pair
+
+TABLES = ("config.json", "pairs.csv", "metrics.csv", "curves.csv")
+CHEAP = ["xssab", "saliency"]
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return synthetic_pairs(6, seed=3)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return load_pair("synthetic")
+
+
+@pytest.fixture(scope="module")
+def finished(pair, pairs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    return benchmark(pair, pairs, folder, methods=CHEAP, examples=2)
+
+
+def tables(folder):
+    return {name: (folder / name).read_bytes() for name in TABLES}
+
+
+def rows_of(folder, name="metrics.csv"):
+    with open(folder / name, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_writes_its_tables(finished, pair, pairs):
+    folder = finished.folder
+    assert finished.failures == []
+    rows = rows_of(folder)
+    assert {row["method"] for row in rows} == {"xssab", "saliency", "random", "center"}
+    assert {row["metric"] for row in rows} == set(PROTOCOLS["swap"])
+    assert {row["subset"] for row in rows} >= {"all", "genuine", "impostor"}
+    own = {name: METRICS[name].subset for name in PROTOCOLS["swap"]}
+    by_key = {(row["method"], row["metric"], row["subset"]): row for row in rows}
+    for metric, subset in own.items():
+        row = by_key["xssab", metric, subset]
+        # 2 genuine, 2 impostor and 2 changed pairs; what is known to differ is known of the changed alone.
+        assert int(row["n_pairs"]) == {"genuine": 2, "impostor": 4}[subset] - 2 * metric.startswith("changed")
+        assert row["n_failed"] == "0"
+        assert float(row["interval_low"]) <= float(row["mean"]) <= float(row["interval_high"])
+    scores = [float(row["score"]) for row in rows_of(folder, "pairs.csv")]
+    with torch.no_grad():
+        expected = [float(pair(a[None], b[None])) for a, b, _ in pairs]
+    assert scores == pytest.approx(expected, rel=1e-4)
+    assert pair.threshold == pytest.approx(load_pair("synthetic").threshold)
+
+
+def test_means_are_those_of_the_curves_and_of_a_loop(finished, pair, pairs):
+    from captum_face import XSSAB
+    from captum_face.metrics import perturbation_curve
+
+    strangers = [row["stranger"] for row in rows_of(finished.folder, "pairs.csv")]
+    threshold = finished.config["threshold"]["value"]
+    areas = []
+    for index, (image_a, image_b, same) in enumerate(pairs):
+        if same:
+            inputs = (image_a[None], image_b[None])
+            other = pairs.image(strangers[index])[None]
+            maps = XSSAB(pair).attribute(inputs, threshold=threshold)
+            seed = _pair_seed(0, pairs.names[index])
+            curve = perturbation_curve(pair, inputs, maps, fill="swap", others=other, seed=seed)
+            areas.append(float(curve.auc()))
+    assert finished.value("xssab", "deletion_swap") == pytest.approx(sum(areas) / len(areas), rel=1e-5)
+    points = [
+        float(row["score"])
+        for row in rows_of(finished.folder, "curves.csv")
+        if (row["method"], row["metric"], row["subset"]) == ("xssab", "deletion_swap", "genuine")
+    ]
+    assert len(points) == 11
+    assert np.trapezoid(points, dx=0.1) == pytest.approx(sum(areas) / len(areas), rel=1e-4)
+
+
+def test_the_report_is_one_file_that_needs_no_network(finished):
+    text = (finished.folder / "report.html").read_text(encoding="utf-8")
+    assert "http" not in re.sub(r"data:image/png;base64,[^']+", "", text)
+    # 8 curves of 18 metrics, and the sheets of two examples.
+    assert text.count("<img") == sum("mode" in METRICS[name].protocol for name in PROTOCOLS["swap"]) + 2
+    assert "nan" not in re.sub(r"data:image/png;base64,[^']+", "", text)
+    assert "<span class='yes'>✓</span>" in text
+
+
+def test_the_same_call_again_changes_nothing(finished, pair, pairs):
+    before, lines = tables(finished.folder), read_records(finished.folder)
+    benchmark(pair, pairs, finished.folder, methods=CHEAP, examples=2)
+    assert tables(finished.folder) == before
+    assert read_records(finished.folder) == lines
+
+
+@pytest.mark.parametrize("moment", [0, 5, 17])
+def test_an_interrupted_run_ends_with_identical_tables(finished, pair, pairs, tmp_path, monkeypatch, moment):
+    """Interrupted in the middle of writing a record: the cut line is dropped, the rest goes on."""
+
+    class Killed(BaseException):
+        pass
+
+    count = 0
+    whole = Recorder.write
+
+    def write(self, record):
+        nonlocal count
+        if count == moment:
+            self._file.write(json.dumps(record).encode()[:40])
+            self._file.flush()
+            raise Killed
+        count += 1
+        whole(self, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "write", write)
+        with pytest.raises(Killed):
+            benchmark(pair, pairs, tmp_path, methods=CHEAP, examples=2)
+    assert pair.threshold == load_pair("synthetic").threshold
+    assert not (tmp_path / "metrics.csv").exists()
+    benchmark(pair, pairs, tmp_path, methods=CHEAP, examples=2)
+    assert len(read_records(tmp_path)) == 6 * 4
+    assert tables(tmp_path) == tables(finished.folder)
+
+
+def test_a_method_gives_the_same_numbers_whatever_else_is_in_the_run(finished, pair, pairs, tmp_path):
+    alone = benchmark(pair, pairs, tmp_path, methods=["xssab"])
+    for row in alone.rows:
+        assert row.mean == finished.value(row.method, row.metric.name, row.subset)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"methods": ["xssab"]}, "methods.saliency is gone"),
+        ({"methods": [*CHEAP, "xssab:smooth=2"]}, "methods.xssab:smooth=2 is new"),
+        ({"threshold": 0.25}, "threshold.value was"),
+        ({"metrics": ["deletion_swap"]}, "metrics.insertion_swap is gone"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused(finished, pair, pairs, changed, message):
+    before = tables(finished.folder)
+    with pytest.raises(ValueError, match=message):
+        benchmark(pair, pairs, finished.folder, **{"methods": CHEAP, "examples": 2, **changed})
+    assert tables(finished.folder) == before
+
+
+def test_other_weights_and_other_pairs_are_refused(finished, pairs):
+    other = load_pair("synthetic")
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.0001)
+    with pytest.raises(ValueError, match=r"model\.weights was"):
+        benchmark(other, pairs, finished.folder, methods=CHEAP, examples=2)
+    with pytest.raises(ValueError, match=r"pairs\.fingerprint was"):
+        benchmark(
+            load_pair("synthetic"), synthetic_pairs(6, seed=4), finished.folder, methods=CHEAP, examples=2
+        )
+
+
+def test_records_without_a_configuration_are_refused(pair, pairs, tmp_path):
+    (tmp_path / "records-0.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match="records without a config.json"):
+        benchmark(pair, pairs, tmp_path, methods=CHEAP)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Six photos of three people, two genuine and two impostor pairs, and a model that tells them apart."""
+    random = np.random.default_rng(0)
+    faces = random.integers(0, 256, (3, 16, 16, 3))
+    for person in range(3):
+        for photo in range(2):
+            noisy = np.clip(faces[person] + random.normal(0, 8, faces[person].shape), 0, 255)
+            Image.fromarray(noisy.astype(np.uint8)).save(tmp_path / f"{person}_{photo}.png")
+    lines = ["image_a,image_b,same", "0_0.png,0_1.png,1", "0_0.png,1_0.png,0", "1_0.png,1_1.png,1"]
+    (tmp_path / "pairs.csv").write_text("\n".join([*lines, "0_1.png,2_0.png,0", "2_0.png,2_1.png,1"]) + "\n")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(16 * 16 * 3, 8))
+    return tmp_path, PairSimilarity(model, preprocess="arcface")
+
+
+def test_a_broken_image_is_reported_and_counted(photos):
+    folder, pair = photos
+    (folder / "2_1.png").write_bytes(b"not a picture")
+    run = {"methods": ["saliency"], "metrics": ["deletion_swap", "partner_swap"], "threshold": 0.9}
+    result = benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **run)
+    broken = [line for line in result.failures if "2_1.png" in line]
+    assert len(broken) == 3  # the method and both null baselines
+    assert "line 6" in broken[0]
+    genuine = next(row for row in result.rows if (row.method, row.subset) == ("saliency", "genuine"))
+    assert (genuine.n_pairs, genuine.n_failed) == (2, 1)
+    report = (folder / "out" / "report.html").read_text()
+    assert "1 pairs could not be scored" in report
+    assert "1 failed" in report
+    assert rows_of(folder / "out", "pairs.csv")[-1]["score"] == ""
+
+
+def test_what_a_method_cannot_do_is_reported_and_the_others_go_on(photos):
+    folder, pair = photos
+    metrics = {"metrics": ["deletion_swap", "patch_auc"], "threshold": 0.9}
+    result = benchmark(
+        pair, read_csv(folder / "pairs.csv"), folder / "out", methods=["layer_gradcam", "xssab"], **metrics
+    )
+    assert {line.split(" on ")[0] for line in result.failures} >= {"layer_gradcam"}
+    failed = next(row for row in result.rows if row.method == "layer_gradcam")
+    assert (failed.n_pairs, failed.n_failed) == (5, 5) or (failed.n_pairs, failed.n_failed) == (0, 5)
+    assert math.isnan(failed.mean)
+    assert result.value("xssab", "deletion_swap") == result.value("xssab", "deletion_swap", "genuine")
+
+
+def test_failures_are_tried_again(photos, monkeypatch):
+    folder, pair = photos
+    run = {"methods": ["saliency"], "metrics": ["deletion_swap"], "threshold": 0.9}
+    from captum_face import PairSaliency
+
+    def broken(self, inputs, *, abs=False, show_progress=False):
+        return 1 / 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairSaliency, "attribute", broken)
+        first = benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **run)
+    assert len(first.failures) == 5
+    assert "ZeroDivisionError" in first.failures[0]
+    again = benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **run)
+    fresh = benchmark(pair, read_csv(folder / "pairs.csv"), folder / "fresh", **run)
+    assert again.failures == []
+    assert tables(folder / "out") == tables(folder / "fresh")
+    assert fresh.value("saliency", "deletion_swap") == again.value("saliency", "deletion_swap")
+
+
+def test_nan_attributions_are_failures(photos, monkeypatch):
+    folder, pair = photos
+    from captum_face import PairSaliency
+
+    monkeypatch.setattr(
+        PairSaliency, "attribute", lambda self, inputs, **_: tuple(x * float("nan") for x in inputs)
+    )
+    run = {"methods": ["saliency"], "metrics": ["deletion_swap"], "threshold": 0.9}
+    result = benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **run)
+    assert len(result.failures) == 5
+    assert all("NaN" in line for line in result.failures)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": ["fgbb"]}, "did you mean 'fggb'"),
+        ({"methods": ["fggb:n_masks=3"]}, "option of fggb"),
+        ({"methods": ["fggb:smooth=-1"]}, "smooth of at least 0"),
+        ({"methods": ["fggb:signed"]}, "KEY=VALUE"),
+        ({"metrics": ["deletion"]}, "unknown metric"),
+        ({"protocol": "black"}, "unknown protocol"),
+        ({"threshold": 2.0}, "threshold that the score can reach"),
+    ],
+)
+def test_bad_input_is_refused_before_any_pass(pair, pairs, tmp_path, options, message, monkeypatch):
+    monkeypatch.setattr(pair, "embed", None)
+    with pytest.raises(ValueError, match=message):
+        benchmark(pair, pairs, tmp_path, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_class_needs_a_threshold(pair, pairs, tmp_path):
+    genuine = pairs.subset(pairs.same.nonzero().flatten())
+    with pytest.raises(ValueError, match="no threshold is given"):
+        benchmark(pair, genuine, tmp_path, methods=["random"])
+    run = {"methods": ["random"], "metrics": ["deletion_swap"]}
+    assert benchmark(pair, genuine, tmp_path, threshold=0.5, **run).failures == []
+
+
+def test_nobody_to_stand_in_is_an_error(pair, pairs, tmp_path):
+    with pytest.raises(ValueError, match="an image of another person"):
+        benchmark(pair, pairs.subset([0]), tmp_path, methods=["random"], threshold=0.5)
+
+
+def test_methods_are_parsed_with_their_options():
+    specs = parse_methods(["corrrise:n_patches=10,smooth=2.5", "random", "fggb:gradient=signed", "fggb"])
+    assert [spec.label for spec in specs] == [
+        "corrrise:n_patches=10,smooth=2.5", "fggb:gradient=signed", "fggb", "random", "center",
+    ]  # fmt: skip
+    assert (specs[0].options, specs[0].sigma) == ({"n_patches": 10}, 2.5)
+    assert specs[1].settings()["options"]["gradient"] == "signed"
+    assert len(parse_methods(["all"])) == len({spec.name for spec in parse_methods(["all"])})
+
+
+def test_strangers_are_other_people():
+    pair = PairSimilarity(nn.Identity())
+    embeddings = {
+        "a1": torch.tensor([1.0, 0.0]),
+        "a2": torch.tensor([0.9, 0.1]),
+        "a3": torch.tensor([-1.0, 0.0]),  # linked to a1 through a2, however it scores
+        "look-alike": torch.tensor([1.0, 0.05]),
+        "other": torch.tensor([0.0, 1.0]),
+    }
+    people = People([("a1", "a2"), ("a2", "a3")])
+    for seed in range(10):
+        chosen = choose_stranger(pair, ("a1", "a2"), embeddings, people, threshold=0.5, seed=seed)
+        assert chosen == "other"
+    with pytest.raises(ValueError, match="another person than a1 and other"):
+        choose_stranger(pair, ("a1", "other"), embeddings, people, threshold=-0.5, seed=0)
+
+
+def test_rows_against_closed_forms():
+    def record(method, index, value):
+        measured = {} if value is None else {"deletion_swap": {"value": value, "curve": []}}
+        errors = {"deletion_swap": "it broke"} if value is None else {}
+        return {"method": method, "pair": index, "measured": measured, "errors": errors}
+
+    noise = np.random.default_rng(0).normal(0, 1, 40)
+    records = []
+    for index in range(40):
+        # Pairs differ much, methods by a constant: only the paired difference can see it.
+        records += [
+            record("good", index, None if index == 3 else float(noise[index])),
+            record("same", index, float(noise[index] + 0.1)),
+            record("random", index, float(noise[index] + 0.1)),
+            record("center", index, float(noise[index] + 0.2)),
+        ]
+    groups = subsets([True] * 40, [index % 2 == 0 for index in range(40)])
+    assert set(groups) == {"all", "genuine", "genuine accepted", "genuine rejected"}
+    rows = {
+        (row.method, row.subset): row
+        for row in metric_rows(records, ["good", "same", "random", "center"], ["deletion_swap"], groups, 0)
+    }
+    good = rows["good", "genuine"]
+    kept = np.delete(noise, 3)
+    assert (good.n_pairs, good.n_failed) == (39, 1)
+    assert good.mean == pytest.approx(kept.mean())
+    assert good.standard_error == pytest.approx(kept.std(ddof=1) / math.sqrt(39))
+    # Lower is better, so that a difference of .1 below the baseline is a gain of .1.
+    assert good.gains["random"] == pytest.approx((0.1, 0.1, 0.1))
+    assert good.gains["center"] == pytest.approx((0.2, 0.2, 0.2))
+    half_width = 1.96 * good.standard_error
+    assert good.interval == pytest.approx((good.mean - half_width, good.mean + half_width), abs=0.06)
+    assert good.beats_null
+    assert not rows["same", "genuine"].beats_null
+    assert not rows["random", "genuine"].beats_null
+    assert rows["good", "genuine rejected"].n_pairs == 19
