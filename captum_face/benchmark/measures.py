@@ -19,6 +19,10 @@ __all__ = ["METRICS", "PROTOCOLS", "Case", "Measured", "Metric", "Scene", "get_m
 
 Maps = tuple[Tensor, Tensor]
 
+# Patches of a stranger, on the raster over the part of an aligned crop where the face is.
+_N_PATCHES, _CENTRAL = 8, 0.75
+_PATCH_SIZE = "side / 7"
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -32,11 +36,22 @@ class Scene:
     truth: Maps | None  #: masks ``(1, H, W)`` of what is known to differ, or None
     seed: int  #: of everything random about this pair
 
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels: Patch-LFW's 16 on crops of 112."""
+        return max(1, round(min(self.inputs[0].shape[-2:]) / 7))
+
     @cached_property
     def patched(self) -> Patched:
-        """Image A with patches of the stranger on it."""
+        """Image A with patches of the stranger on the face."""
         return paste_patches(
-            self.inputs[0], self.stranger, n_patches=8, patch_size=16, layout="grid", seed=self.seed
+            self.inputs[0],
+            self.stranger,
+            n_patches=_N_PATCHES,
+            patch_size=self.patch_size,
+            layout="grid",
+            central=_CENTRAL,
+            seed=self.seed,
         )
 
 
@@ -82,9 +97,18 @@ class Metric:
     protocol: Mapping[str, object] = field(default_factory=dict)  #: everything else that defines it
 
 
-def _curve(name: str, asks: str, better: str, subset: str, statistic: str, **protocol: Any) -> Metric:
+def _curve(
+    name: str,
+    asks: str,
+    better: str,
+    subset: str,
+    statistic: str,
+    *,
+    patches: bool = False,
+    **protocol: Any,
+) -> Metric:
     """A metric that is the area under a perturbation curve of image A."""
-    protocol = {"perturb": "a", "mode": "deletion", "n_steps": 10, "patch_size": 1, **protocol}
+    protocol = {"perturb": "a", "mode": "deletion", "n_steps": 10, **protocol}
     needs_stranger = protocol["fill"] == "swap" and protocol["order"] != "dissimilar"
 
     def measure(case: Case) -> Measured:
@@ -95,13 +119,15 @@ def _curve(name: str, asks: str, better: str, subset: str, statistic: str, **pro
             case.maps,
             others=scene.stranger if needs_stranger else None,
             seed=scene.seed,
+            patch_size=scene.patch_size if patches else 1,
             **protocol,
         )
         area = curve.auc()[0] if statistic == "score" else curve.accuracy_auc(scene.threshold, [scene.same])
         return Measured(float(area), tuple(curve.scores[0].tolist()))
 
     shown = "area under the " + {"score": "score", "accuracy": "accuracy at the threshold"}[statistic]
-    return Metric(name, asks, better, subset, shown, measure, protocol)
+    unit = _PATCH_SIZE if patches else 1
+    return Metric(name, asks, better, subset, shown, measure, {**protocol, "patch_size": unit})
 
 
 def _patched(name: str, asks: str, statistic: str, value: Callable[[Case], Tensor]) -> Metric:
@@ -110,7 +136,14 @@ def _patched(name: str, asks: str, statistic: str, value: Callable[[Case], Tenso
     def measure(case: Case) -> Measured | None:
         return Measured(float(value(case)[0])) if case.scene.same else None
 
-    protocol = {"perturb": "a", "n_patches": 8, "patch_size": 16, "layout": "grid", "fill": "swap"}
+    protocol = {
+        "perturb": "a",
+        "fill": "swap",
+        "n_patches": _N_PATCHES,
+        "patch_size": _PATCH_SIZE,
+        "layout": "grid",
+        "central": _CENTRAL,
+    }
     return Metric(name, asks, "higher", "genuine", statistic, measure, protocol)
 
 
@@ -176,7 +209,7 @@ METRICS: dict[str, Metric] = {
             "accuracy",
             order="similar",
             fill="swap",
-            patch_size=16,
+            patches=True,
         ),
         _curve(
             "patches_fmr",
@@ -186,7 +219,7 @@ METRICS: dict[str, Metric] = {
             "accuracy",
             order="dissimilar",
             fill="swap",
-            patch_size=16,
+            patches=True,
         ),
         _curve(
             "deletion_blur",

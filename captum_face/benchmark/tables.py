@@ -210,7 +210,7 @@ def flat(row: Row, threshold: float, seed: int) -> dict[str, Any]:
 
 
 #: The columns that define a protocol, in all metrics.
-_PROTOCOL = ("perturb", "mode", "order", "fill", "n_steps", "n_patches", "patch_size", "layout")
+_PROTOCOL = ("perturb", "mode", "order", "fill", "n_steps", "n_patches", "patch_size", "layout", "central")
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
