@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from captum_face._validation import require_choice
+from captum_face.attr import PairAttribution
 from captum_face.metrics.localisation import pixel_auc, pointing_game, relevance_mass
 from captum_face.metrics.patches import Patched, paste_patches, patch_effect
 from captum_face.metrics.perturbation import perturbation_curve
+from captum_face.metrics.sanity import infidelity, randomization, sensitivity, symmetry
 from captum_face.pair import PairSimilarity
 
 __all__ = ["METRICS", "PROTOCOLS", "Case", "Measured", "Metric", "Scene", "get_metric"]
@@ -63,8 +65,8 @@ class Case:
     """
 
     scene: Scene
-    #: The method: from images to maps.
-    explain: Callable[[Maps], Maps]
+    explain: Callable[[Maps], Maps]  #: the method: from images to maps, each pair explained once
+    method: PairAttribution  #: the method itself, with its options, for metrics that explain anew
 
     @cached_property
     def maps(self) -> Maps:
@@ -158,6 +160,11 @@ def _changed(name: str, asks: str, statistic: str, value: Callable[[Tensor, Tens
         return Measured(sum(sides) / 2)
 
     return Metric(name, asks, "higher", "impostor", statistic, measure, {"perturb": "both"})
+
+
+def _sanity(name: str, asks: str, better: str, statistic: str, value: Callable[[Case], Tensor]) -> Metric:
+    """A metric of the method rather than of what it found; it means the same on every pair."""
+    return Metric(name, asks, better, "all", statistic, lambda case: Measured(float(value(case))))
 
 
 #: Every metric, in the order in which tables list them.
@@ -318,15 +325,50 @@ METRICS: dict[str, Metric] = {
             order="dissimilar",
             fill="black",
         ),
+        _sanity(
+            "randomization",
+            "Does the map change when the model's weights become random? Correlation with the map before.",
+            "lower",
+            "absolute Spearman correlation, all weights random",
+            lambda case: (
+                randomization(case.method, case.scene.inputs, seed=case.scene.seed, n_steps=1)
+                .similarity[-1]
+                .abs()
+                .mean()
+            ),
+        ),
+        _sanity(
+            "symmetry",
+            "Does an image keep its map when the pair is given the other way round?",
+            "higher",
+            "Spearman correlation",
+            lambda case: symmetry(case.method, case.scene.inputs),
+        ),
+        _sanity(
+            "sensitivity",
+            "How much does the map change, at most, under noise that nobody sees?",
+            "lower",
+            "largest relative change",
+            lambda case: sensitivity(case.method, case.scene.inputs, seed=case.scene.seed),
+        ),
+        _sanity(
+            "infidelity",
+            "How badly does the map predict what noise does to the score?",
+            "lower",
+            "mean squared error of the score",
+            lambda case: infidelity(case.scene.pair, case.scene.inputs, case.maps, seed=case.scene.seed),
+        ),
     )
 }
 
 _PUBLISHED = tuple(name for name in METRICS if name.startswith("published_"))
+_SANITY = ("randomization", "symmetry", "sensitivity", "infidelity")
 
 #: The metrics of ``--protocol``.
 PROTOCOLS: dict[str, tuple[str, ...]] = {
-    "swap": tuple(name for name in METRICS if name not in _PUBLISHED),
+    "swap": tuple(name for name in METRICS if name not in _PUBLISHED + _SANITY),
     "published": _PUBLISHED,
+    "sanity": _SANITY,
 }
 
 

@@ -121,7 +121,8 @@ def benchmark(
         methods: ``"NAME"``, ``"NAME:KEY=VALUE,..."`` with options of the method and ``smooth`` (pixels), or
             ``"all"``. ``random`` and ``center`` are always in.
         metrics: Names of :data:`METRICS`; none for those of the protocol.
-        protocol: ``"swap"``, or ``"published"`` for the papers' black deletion and insertion.
+        protocol: ``"swap"``; ``"published"`` for the papers' black deletion and insertion; ``"sanity"`` for
+            checks of the methods themselves.
         threshold: The verification threshold in units of the score. None for the threshold of the pairs' own
             equal error rate.
         seed: Of everything random. Each pair has seeds of its own, whatever else is in the run.
@@ -392,17 +393,19 @@ def _measure(
 ) -> None:
     """Fills a record with one method's values on one pair."""
 
+    method = spec.build(plan.pair, scene.seed)
+
     def explain(inputs: Maps) -> Maps:
         # Rows that differ in their smoothing alone share the maps before it. The images live as long as
         # the scene, so that their identity tells the clean pair from the patched one.
         key = (spec.raw, id(inputs[0]))
         if key not in shared:
             started = time.perf_counter()
-            maps = spec.attribute(spec.build(plan.pair), inputs, scene.seed)
+            maps = method.raw(inputs)
             shared[key] = (maps, time.perf_counter() - started)
-        return spec.smoothed(shared[key][0])
+        return method.smoothed(shared[key][0])
 
-    case = Case(scene, explain)
+    case = Case(scene, explain, method)
     try:
         maps = [pixel_map(attr)[0] for attr in case.maps]
     except Exception as error:  # whatever a model or a method raises must not end the run

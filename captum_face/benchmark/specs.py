@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_face._validation import require_choice
 from captum_face.attr import METHODS, PairAttribution, get_method
+from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth
 
 __all__ = ["NULL_BASELINES", "MethodSpec", "parse_methods"]
@@ -28,20 +29,9 @@ class MethodSpec:
     options: dict[str, Any]  #: of the method's ``attribute``
     sigma: float = 0.0  #: standard deviation in pixels of the Gaussian that smooths the maps
 
-    def build(self, pair: Any) -> PairAttribution:
-        """The method on a pair wrapper."""
-        return get_method(self.name).build(pair)
-
-    def attribute(
-        self, method: PairAttribution, inputs: tuple[Tensor, Tensor], seed: int
-    ) -> tuple[Tensor, Tensor]:
-        """Its attributions of a pair before smoothing; ``seed`` is for methods that draw, unless given."""
-        seeded = {"seed": seed} if "seed" in method.options() else {}
-        return method.attribute(inputs, **{**seeded, **self.options})
-
-    def smoothed(self, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """What is done to attributions."""
-        return smooth(maps[0], self.sigma), smooth(maps[1], self.sigma)
+    def build(self, pair: PairSimilarity, seed: int) -> Prepared:
+        """The method on a pair wrapper, with its options."""
+        return Prepared(get_method(self.name).build(pair), self, seed)
 
     @property
     def raw(self) -> str:
@@ -52,10 +42,37 @@ class MethodSpec:
         """Every option with its value, defaults included."""
         defaults = {
             name: parameter.default
-            for name, parameter in self.build(print).options().items()
+            for name, parameter in get_method(self.name).build(print).options().items()
             if name not in ("seed", "generator", "show_progress")
         }
         return {"method": self.name, "options": {**defaults, **self.options}, "smooth": self.sigma}
+
+
+class Prepared(PairAttribution):
+    """A method with its options bound, and its maps smoothed: what stands behind a row of the tables.
+
+    Args:
+        method: The method.
+        spec: Its options.
+        seed: For methods that draw, unless the options hold one.
+    """
+
+    def __init__(self, method: PairAttribution, spec: MethodSpec, seed: int) -> None:
+        super().__init__(method.forward_func)
+        seeded = {"seed": seed} if "seed" in method.options() else {}
+        self._method, self._spec, self._options = method, spec, {**seeded, **spec.options}
+
+    def attribute(self, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Maps of both images."""
+        return self.smoothed(self.raw(inputs))
+
+    def raw(self, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Maps before smoothing."""
+        return self._method.attribute(inputs, **self._options)
+
+    def smoothed(self, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """What is done to raw maps."""
+        return smooth(maps[0], self._spec.sigma), smooth(maps[1], self._spec.sigma)
 
 
 def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:

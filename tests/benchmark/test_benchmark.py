@@ -360,3 +360,18 @@ def test_rows_against_closed_forms():
     assert not rows["same", "genuine"].beats_null
     assert not rows["random", "genuine"].beats_null
     assert rows["good", "genuine rejected"].n_pairs == 19
+
+
+def test_sanity_metrics_tell_methods_from_what_ignores_the_model(pair, pairs, tmp_path):
+    result = benchmark(
+        pair, pairs.subset([0, 1]), tmp_path, methods=["saliency:smooth=1"], protocol="sanity", threshold=0.5
+    )
+    assert result.failures == []
+    assert result.value("center", "randomization") == pytest.approx(1)
+    assert result.value("random", "randomization") == pytest.approx(1)
+    assert result.value("saliency:smooth=1", "randomization") < 0.5
+    assert result.value("saliency:smooth=1", "symmetry") == pytest.approx(1, abs=1e-3)
+    assert result.value("center", "sensitivity") == 0
+    assert result.value("saliency:smooth=1", "sensitivity") > 0
+    # On the best scale a map is never worse than an empty one, and no map is perfect.
+    assert 0 < result.value("saliency:smooth=1", "infidelity") < 0.01
