@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ _AGAINST, _FOR = (np.array(to_rgb(colour)) for colour in ("#b2182b", "#2166ac"))
 _COLOURS = LinearSegmentedColormap.from_list("against_for", [tuple(_AGAINST), "white", tuple(_FOR)])
 _OPACITY = 0.85  # of the strongest colour, so that the face shows through
 _EMPTY = 0.02  # a panel whose strongest value is below this share of the scale is as good as empty
+_HEADINGS_EVERY = 6  # rows of a comparison: a long sheet is read a screen at a time
 _GREY = np.array([0.299, 0.587, 0.114])
 
 
@@ -121,7 +123,7 @@ def show_comparison(
         percentile: Absolute value at which a row's colour saturates, as a percentile over its maps.
 
     Raises:
-        ValueError: no explanations, or of different images.
+        ValueError: no explanations, of different images, or of different models (their scores differ).
     """
     if not explanations:
         raise ValueError("expected at least one explanation, got none")
@@ -132,6 +134,9 @@ def show_comparison(
         for image, other in zip(first.images, e.images, strict=True)
     ):
         raise ValueError("expected explanations of the same two images, got different ones")
+    if any(not math.isclose(first.score, e.score, rel_tol=1e-3, abs_tol=1e-3) for e in explanations):
+        scores = ", ".join(f"{e.method} {e.score:.3f}" for e in explanations)
+        raise ValueError(f"expected explanations of one model's score, got different ones: {scores}")
     outlines = (
         [mask.reshape(mask.shape[-2:]).cpu().numpy() for mask in masks] if masks is not None else [None, None]
     )
@@ -144,8 +149,9 @@ def show_comparison(
         axes[row, 0].set_ylabel(textwrap.fill(label, 14), fontsize=10, parse_math=False)
         for side in range(2):
             panels = axes[row, 3 * side : 3 * side + 3]
-            _draw_row(panels, faces[side], maps[side] / limit, headings=row == 0, outline=outlines[side])
-            if row == 0:
+            headings = row % _HEADINGS_EVERY == 0
+            _draw_row(panels, faces[side], maps[side] / limit, headings=headings, outline=outlines[side])
+            if headings:
                 panels[0].set_title(first.names[side], fontsize=9, parse_math=False)
     title = decision_text(first.score, first.threshold).capitalize()
     notes = ["each row has its own scale"]

@@ -23,6 +23,22 @@ def test_landmarks_lie_in_their_regions():
         assert face_regions()[region][y, x], landmark
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "region"),
+    [
+        (38, 52, "left_eye"), (73, 52, "right_eye"), (38, 40, "left_brow"), (73, 40, "right_brow"),
+        (56, 62, "nose"), (56, 71, "nose"), (56, 92, "mouth"), (56, 82, "left_cheek"),
+        (57, 82, "right_cheek"), (24, 62, "left_cheek"), (88, 62, "right_cheek"), (28, 80, "left_cheek"),
+        (84, 80, "right_cheek"), (56, 20, "forehead"), (56, 45, "forehead"), (56, 108, "chin"),
+        (42, 102, "chin"), (70, 102, "chin"), (3, 3, "surroundings"), (108, 108, "surroundings"),
+        (6, 60, "surroundings"),
+    ],
+)  # fmt: skip
+def test_places_of_a_face(x, y, region):
+    inside = [name for name, mask in face_regions().items() if mask[y, x]]
+    assert inside == [region]
+
+
 def test_sides_are_the_viewers():
     columns = torch.arange(112.0)
     for part in ("eye", "brow", "cheek"):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from captum_face import show_explanation
+from captum_face.postprocessing import smooth
 from captum_face.visualization import _AGAINST, _FOR, _overlay, decision_text
 
 
@@ -116,3 +119,16 @@ def test_comparison_draws_each_side_and_its_outline(pair):
         show_comparison([explanations[0], explain(pair, faces[1], faces[0])])
     with pytest.raises(ValueError, match="at least one"):
         show_comparison([])
+    smoothed = show_comparison(explanations, sigma=3)
+    assert "σ = 3 px" in smoothed.get_suptitle()
+    maps = [smooth(m[None], 3)[0].numpy() for m in explanations[0].maps]
+    scaled = maps[1] / np.percentile(np.abs(np.stack(maps)), 99.5)
+    expected = _overlay(faces[1][0].permute(1, 2, 0).numpy(), np.clip(scaled, 0, None))
+    np.testing.assert_allclose(smoothed.axes[4].images[0].get_array(), expected, atol=1e-5)
+    long = show_comparison([explanations[0]] * 8)
+    titles = [axis.get_title() for axis in long.axes]
+    assert [row for row in range(8) if titles[6 * row] == "image A"] == [0, 6]
+    assert [row for row in range(8) if titles[6 * row + 5] == "speaks against"] == [0, 6]
+    other = dataclasses.replace(explanations[1], score=explanations[1].score + 0.1)
+    with pytest.raises(ValueError, match="one model's score"):
+        show_comparison([explanations[0], other])

@@ -18,6 +18,7 @@ from captum_face.attr.gradients import (
     PairPartnerIntegratedGradients,
     PairSaliency,
 )
+from captum_face.attr.hirescam import PairHiResCam
 from captum_face.attr.lrp import LRP
 from captum_face.attr.minplus import MinPlus
 from captum_face.attr.null import Center, Random
@@ -45,6 +46,7 @@ __all__ = [
     "PairGradCam",
     "PairGradientShap",
     "PairGuidedBackprop",
+    "PairHiResCam",
     "PairInputXGradient",
     "PairIntegratedGradients",
     "PairKernelShap",

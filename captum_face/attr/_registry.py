@@ -23,6 +23,7 @@ from captum_face.attr.gradients import (
     PairPartnerIntegratedGradients,
     PairSaliency,
 )
+from captum_face.attr.hirescam import PairHiResCam
 from captum_face.attr.lrp import LRP
 from captum_face.attr.minplus import MinPlus
 from captum_face.attr.null import Center, Random
@@ -90,7 +91,7 @@ METHODS: dict[str, Method] = {
             "minplus",
             MinPlus,
             "occlusion",
-            "4 n_steps grid² + 6 forward",
+            "4 n_steps (grid² + 1) + 2 forward",
             "CVPRW 2022",
             needs_gradients=False,
             deterministic=True,
@@ -191,6 +192,15 @@ METHODS: dict[str, Method] = {
             "gradient",
             "2 backward, 5 forward",
             "arXiv 1610.02391",
+            needs_gradients=True,
+            deterministic=True,
+        ),
+        Method(
+            "hirescam",
+            PairHiResCam,
+            "gradient",
+            "2 backward, 5 forward",
+            "arXiv 2011.08891",
             needs_gradients=True,
             deterministic=True,
         ),

@@ -71,8 +71,11 @@ class PairOcclusion(PairAttribution):
         """
         with self._prepared(inputs) as images:
             size = (images[0].shape[2], images[0].shape[3])
-            shape = _two(window) or (max(1, round(16 / 112 * size[0])), max(1, round(16 / 112 * size[1])))
-            steps = _two(strides) or (max(1, shape[0] // 2), max(1, shape[1] // 2))
+            shape = _two(window, "window") or (
+                max(1, round(16 / 112 * size[0])),
+                max(1, round(16 / 112 * size[1])),
+            )
+            steps = _two(strides, "strides") or (max(1, shape[0] // 2), max(1, shape[1] // 2))
             masks = _with_intact(sliding_windows(size, shape, steps))
             hidden = (~masks[1:]).double()
             cover = hidden.sum(0)
@@ -241,10 +244,15 @@ class PairKernelShap(PairAttribution):
             )
 
 
-def _two(value: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    if value is None or isinstance(value, tuple):
-        return value
-    return value, value
+def _two(value: object, what: str) -> tuple[int, int] | None:
+    """A length for both directions, or one for each."""
+    if value is None:
+        return None
+    both = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) != 2:
+        raise ValueError(f"expected {what} as a number or as two, got {value!r}")
+    down, right = (require_positive_int(length, what) for length in both)
+    return down, right
 
 
 def _with_intact(masks: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ by plain gradients, silently. The rules here reach every module that acts on eac
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,8 @@ ELEMENTWISE = (
     *RECTIFIERS, nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LogSigmoid,
     nn.Mish, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Tanh,
 )  # fmt: skip
+#: Absolute and relative difference from which a map's sum is wrong, and not rounding.
+_GAP = (5e-3, 5e-2)
 _NO_RULE_FROM = (
     "torch.nn.modules.activation",
     "torch.nn.modules.normalization",
@@ -95,7 +98,7 @@ class PairDeepLift(_EachSide):
     Args:
         forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
             differentiable and have its activations as modules: those called as functions are passed by
-            plain gradients, and nothing can tell.
+            plain gradients. The map then does not sum to what it should, and a warning says so.
     """
 
     @log_usage()
@@ -127,8 +130,8 @@ class PairDeepLift(_EachSide):
         Raises:
             TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
                 be differentiated.
-            ValueError: bad images or options, a layer without a rule (attention, layer normalisation), or
-                a model that takes one image at a time.
+            ValueError: bad images or options, a layer without a rule (attention, layer normalisation, a
+                pooling module that runs twice), or a model that takes one image at a time.
         """
         pair = self._require_pair_similarity()
         _require_rules(pair)
@@ -176,9 +179,29 @@ class _Positive(torch.autograd.Function):
 class _DeepLift(captum.attr.DeepLift):
     """Captum's DeepLift with the rescale rule for all of :data:`ELEMENTWISE`, and no traces left behind."""
 
+    def attribute(self, inputs: Tensor, *, baselines: Tensor) -> Tensor:
+        scores: list[Tensor] = []
+        handle = self.model.register_forward_hook(lambda _, args, out: scores.append(out.detach()))
+        try:
+            attributions: Tensor = super().attribute.__wrapped__(self, inputs, baselines)
+        finally:
+            handle.remove()
+        difference, total = float(scores[-1][0] - scores[-1][1]), float(attributions.detach().sum())
+        if abs(total - difference) > _GAP[0] + _GAP[1] * abs(difference):
+            warnings.warn(
+                f"the map of DeepLIFT sums to {total:.3g}, not to the difference of scores {difference:.3g}: "
+                "some of the model has no rule and was passed by plain gradients, such as activations that "
+                "are called as functions (F.relu) and not as modules, or a score of squared distances",
+                UserWarning,
+                stacklevel=2,
+            )
+        return attributions
+
     def _register_hooks(self, module: nn.Module, attribute_to_layer_input: bool = True) -> None:
         if not isinstance(module, ELEMENTWISE):
             super()._register_hooks(module, attribute_to_layer_input)
+            if self._is_non_linear(module):
+                self.forward_handles.append(module.register_forward_pre_hook(_refuse_second_use()))
             return
         waiting: list[Tensor] = []
 
@@ -247,6 +270,21 @@ def _rescale_multiplier(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     near = (image - baseline).abs() <= rounding
     quotient = (out - out_baseline) / (image - baseline).where(~near, 1)
     return torch.cat([torch.where(near, part, quotient) for part in slope.chunk(2)])
+
+
+def _refuse_second_use() -> Callable[[nn.Module, object], None]:
+    """A hook for modules whose rule is Captum's, which remembers one input for each module."""
+    used: list[bool] = []
+
+    def hook(module: nn.Module, _: object) -> None:
+        if used:
+            raise ValueError(
+                f"expected each {type(module).__name__} to be used once, got one that runs twice, for which "
+                "DeepLIFT has no rule; give each place a module of its own, or use integrated_gradients"
+            )
+        used.append(True)
+
+    return hook
 
 
 def _require_rules(pair: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ import captum.attr
 import numpy as np
 import torch
 from captum.log import log_usage
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_face._validation import (
     require_baselines,
@@ -22,6 +23,7 @@ from captum_face._validation import (
 )
 from captum_face.attr._base import PairAttribution, Side, gradients_enabled
 from captum_face.attr._one_image import scores_of_one_image
+from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth
 
 __all__ = ["EachSide"]
@@ -104,7 +106,11 @@ class EachSide(_EachSide):
             methods any callable ``(image_a, image_b) -> (N,)`` will do.
         method_class: A class of ``captum.attr``, such as :class:`captum.attr.Saliency`. Attributions of a
             layer are summed over its channels and upsampled to the image.
-        init: Further arguments of its constructor, such as ``layer=``.
+        init: Further arguments of its constructor. ``layer=`` is a module of the model or its name in
+            ``model.named_modules()``.
+
+    Captum's own DeepLift and GuidedBackprop pass PReLU and ReLU6 by plain gradients, without a word:
+    :class:`~captum_face.PairDeepLift` and :class:`~captum_face.PairGuidedBackprop` have rules for them.
 
     Example::
 
@@ -157,8 +163,8 @@ class EachSide(_EachSide):
         Raises:
             TypeError: ``method_class`` is not a method of Captum for one input; it needs gradients and
                 ``forward_func`` is not a :class:`~captum_face.PairSimilarity`.
-            ValueError: bad images or options (the message says the nearest one), or attributions that are
-                not a map of the image.
+            ValueError: bad images or options (the message says the nearest one), a layer that is not in
+                the model, or attributions that are not a map of the image.
         """
         _require_captum_method(self.method_class)
         known = inspect.signature(self.method_class.attribute).parameters
@@ -168,9 +174,12 @@ class EachSide(_EachSide):
                 [k for k in known if k not in ("self", "inputs", "target", "additional_forward_args")],
                 f"option of {self.method_class.__name__}",
             )
+        init = dict(self.init)
+        if init.get("layer") is not None:
+            init["layer"] = require_layer(self._require_pair_similarity(), init["layer"])
         return self._on_each_side(
             inputs,
-            lambda forward: self.method_class(forward, **self.init),
+            lambda forward: self.method_class(forward, **init),
             options,
             black_box=issubclass(self.method_class, captum.attr.PerturbationAttribution),
             sampled=issubclass(self.method_class, _SAMPLED_BASELINES),
@@ -193,6 +202,30 @@ def _require_captum_method(method_class: object) -> None:
             "expected a method for one input, got NoiseTunnel, which takes a method: use "
             "NoiseTunnel(EachSide(...))"
         )
+    if issubclass(method_class, captum.attr.FeaturePermutation):
+        raise TypeError(
+            "expected a method for one input, got FeaturePermutation, which permutes a batch and leaves a "
+            "single image as it is; use FeatureAblation"
+        )
+
+
+def require_layer(pair: PairSimilarity, layer: object) -> nn.Module:
+    """The module of the embedding model that ``layer`` is, or whose name it is.
+
+    Raises:
+        ValueError: it is not in the model; the message says the nearest name.
+    """
+    owner = getattr(pair, "embedding_owner", pair.embedding_model)
+    names = dict(owner.named_modules()) if isinstance(owner, nn.Module) else {}
+    if isinstance(layer, nn.Module):
+        if all(layer is not module for module in names.values()):
+            raise ValueError(f"expected a layer of the model, got a {type(layer).__name__} that is not in it")
+        return layer
+    if layer not in names:
+        near = difflib.get_close_matches(str(layer), names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "model.named_modules() lists them"
+        raise ValueError(f"expected a layer of the model, got {layer!r}, which is not in it; {hint}")
+    return names[layer]
 
 
 def _require_side_baselines(

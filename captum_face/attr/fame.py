@@ -8,7 +8,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._validation import require_choice, require_positive_int
+from captum_face._validation import require_choice, require_positive, require_positive_int
 from captum_face.attr._base import PairAttribution, Side, gradients_enabled, image_gradient
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth
@@ -77,8 +77,9 @@ class FAME(PairAttribution):
         pair = self._require_pair_similarity()
         require_positive_int(n_steps, "n_steps")
         signs = _DIRECTIONS[require_choice(direction, _DIRECTIONS, "direction")]
-        if not 0 < step_size < float("inf"):
-            raise ValueError(f"expected step_size above 0, in brightness, got {step_size!r}")
+        require_positive(step_size, "step_size, in brightness,")
+        if sigma is not None:
+            require_positive(sigma, "sigma, in pixels,", or_zero=True)
         with self._prepared(inputs) as images:
             blur = 3 / 112 * min(images[0].shape[-2:]) if sigma is None else sigma
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 
 import captum.attr
@@ -10,9 +9,8 @@ import torch
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_face._validation import require_choice
 from captum_face.attr._one_image import NormalisedBy
-from captum_face.attr.each_side import _EachSide
+from captum_face.attr.each_side import _EachSide, require_layer
 from captum_face.pair import PairSimilarity
 from captum_face.scores import unit
 
@@ -21,7 +19,34 @@ __all__ = ["PairGradCam", "last_feature_layer"]
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
-class PairGradCam(_EachSide):
+class _LastFeatures(_EachSide):
+    """What maps of the last feature layer share."""
+
+    def _on_last_features(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        kind: type[captum.attr.Attribution],
+        *,
+        layer: str | nn.Module | None,
+        fixed_length: bool,
+        relu: bool,
+        show_progress: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Runs a layer's method on each side, at the given layer or at the one that is found."""
+        pair = self._require_pair_similarity()
+        rule = _fixed_length_unit if fixed_length else unit
+        with self._prepared(inputs) as images:
+            probe = images[0][:1]
+            chosen = last_feature_layer(pair, probe) if layer is None else _spatial(pair, layer, probe)
+        return self._on_each_side(
+            inputs,
+            lambda score: kind(NormalisedBy(score, rule), chosen),
+            {"relu_attributions": relu},
+            show_progress=show_progress,
+        )
+
+
+class PairGradCam(_LastFeatures):
     r"""Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391).
 
     :class:`captum.attr.LayerGradCam` on each side: the feature maps :math:`F_c` of a late layer, weighted
@@ -30,7 +55,10 @@ class PairGradCam(_EachSide):
     .. math:: S_A = \operatorname{upsample} \sum_c \left( \operatorname{mean}_p
         \frac{\partial s}{\partial F_{c,p}} \right) F_c
 
-    That the length of the embedding is held fixed, and which layer is taken, are ours.
+    The mean suits networks that average their feature maps. Most face networks have a weight for each
+    place instead, and there :class:`~captum_face.PairHiResCam` is the one to use.
+
+    Which layer is taken, and that the sign stays, are ours.
 
     Args:
         forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
@@ -43,8 +71,7 @@ class PairGradCam(_EachSide):
         inputs: tuple[Tensor, Tensor],
         *,
         layer: str | nn.Module | None = None,
-        weights: str = "mean",
-        fixed_length: bool = True,
+        fixed_length: bool = False,
         relu: bool = False,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
@@ -56,13 +83,9 @@ class PairGradCam(_EachSide):
             layer: The layer, as a module of the model or by its name in ``model.named_modules()``; its
                 output must be ``(N, C, h, w)``. None for the one that
                 :func:`~captum_face.attr.gradcam.last_feature_layer` finds.
-            weights: ``"mean"`` gradients over each feature map as published, or ``"elementwise"``: each
-                place has its own gradient (HiResCAM, Draelos and Carin 2020, arXiv 2011.08891). The mean
-                suits networks that average their feature maps; most face networks have a weight for
-                each place instead, and there the mean shows little.
-            fixed_length: Hold the length of the embedding fixed as it is differentiated. Otherwise the
-                gradient of the cosine is orthogonal to the embedding, the evidence of the feature maps
-                cancels, and the sign of what is left is chance. No other score knows the difference.
+            fixed_length: Hold the length of the embedding fixed as it is differentiated, which is not as
+                published. The gradient of the cosine is orthogonal to the embedding, so that the evidence
+                of the feature maps cancels; this keeps it. No other score knows the difference.
             relu: Keep positive values alone, as published, which leaves no evidence against a match.
             show_progress: Show a progress bar over the images.
 
@@ -70,8 +93,8 @@ class PairGradCam(_EachSide):
             ``(attr_a, attr_b)``: one value per pixel, repeated over the channels, without a unit; as
             coarse as the layer. Deterministic.
 
-        Cost: for each image and partner one forward and one backward pass, a forward pass for the
-        partner, and one more to find the layer.
+        Cost: for each image and partner one forward pass and a backward pass as far as the layer, a
+        forward pass for the partner, and one more to find the layer.
 
         Raises:
             TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
@@ -79,27 +102,14 @@ class PairGradCam(_EachSide):
             ValueError: bad images; a layer that is not in the model, does not run or has no spatial
                 output; a model without convolutions.
         """
-        pair = self._require_pair_similarity()
-        require_choice(weights, ("mean", "elementwise"), "weights option")
-        rule = _fixed_length_unit if fixed_length else unit
-        with self._prepared(inputs) as images:
-            probe = images[0][:1]
-            chosen = last_feature_layer(pair, probe) if layer is None else _layer_of(pair, layer, probe)
-        kind = captum.attr.LayerGradCam if weights == "mean" else _HiResCam
-        return self._on_each_side(
+        return self._on_last_features(
             inputs,
-            lambda score: kind(NormalisedBy(score, rule), chosen),
-            {"relu_attributions": relu},
+            captum.attr.LayerGradCam,
+            layer=layer,
+            fixed_length=fixed_length,
+            relu=relu,
             show_progress=show_progress,
         )
-
-
-class _HiResCam(captum.attr.LayerGradientXActivation):
-    """Grad-CAM without the mean over places."""
-
-    def attribute(self, inputs: Tensor, *, relu_attributions: bool = False) -> Tensor:
-        cam = super().attribute.__wrapped__(self, inputs).sum(1, keepdim=True)
-        return cam.clamp(min=0) if relu_attributions else cam
 
 
 def _fixed_length_unit(embeddings: Tensor) -> Tensor:
@@ -155,18 +165,9 @@ def _outputs(pair: PairSimilarity, image: Tensor) -> list[tuple[nn.Module, torch
     return outputs
 
 
-def _layer_of(pair: PairSimilarity, layer: str | nn.Module, image: Tensor) -> nn.Module:
+def _spatial(pair: PairSimilarity, layer: object, image: Tensor) -> nn.Module:
     """The module that ``layer`` is or names, if it runs and has an output that can be drawn."""
-    owner = getattr(pair, "embedding_owner", pair.embedding_model)
-    names = dict(owner.named_modules()) if isinstance(owner, nn.Module) else {}
-    if isinstance(layer, nn.Module):
-        if all(layer is not module for module in names.values()):
-            raise ValueError(f"expected a layer of the model, got a {type(layer).__name__} that is not in it")
-    elif layer not in names:
-        near = difflib.get_close_matches(str(layer), names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "model.named_modules() lists them"
-        raise ValueError(f"expected a layer of the model, got {layer!r}, which is not in it; {hint}")
-    found = layer if isinstance(layer, nn.Module) else names[layer]
+    found = require_layer(pair, layer)
     shapes = [shape for module, shape in _outputs(pair, image) if module is found]
     if not shapes or len(shapes[-1]) != 4:
         came = f"an output of shape {tuple(shapes[-1])}" if shapes else "one that does not run"

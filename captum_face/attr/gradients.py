@@ -11,7 +11,7 @@ from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._batching import default_batch_size
-from captum_face._validation import require_choice, require_pair, require_positive_int
+from captum_face._validation import require_choice, require_pair, require_positive, require_positive_int
 from captum_face.attr.each_side import _EachSide
 
 __all__ = [
@@ -153,6 +153,8 @@ class PairIntegratedGradients(_EachSide):
             ValueError: bad images or options.
         """
         require_positive_int(n_steps, "n_steps")
+        if n_steps == 1 and method == "riemann_trapezoid":
+            raise ValueError("expected n_steps of at least 2 for method='riemann_trapezoid', got 1")
         if internal_batch_size is None:
             image_a, _ = require_pair(inputs)
             internal_batch_size = default_batch_size(image_a.device)
@@ -245,8 +247,7 @@ class PairGradientShap(_EachSide):
             ValueError: bad images or options.
         """
         require_positive_int(n_samples, "n_samples")
-        if not 0 <= stdevs < float("inf"):
-            raise ValueError(f"expected stdevs of at least 0, got {stdevs!r}")
+        require_positive(stdevs, "stdevs", or_zero=True)
         options = {
             "baselines": "blurred" if baselines is None else baselines,
             "n_samples": n_samples,

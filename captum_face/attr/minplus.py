@@ -9,7 +9,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._validation import require_positive_int
+from captum_face._validation import require_positive, require_positive_int
 from captum_face.attr._base import PairAttribution, Side
 from captum_face.masks import masked_scores
 
@@ -65,8 +65,8 @@ class MinPlus(PairAttribution):
             ``(attr_a, attr_b)`` in [-1, 1], one value per pixel. Positive where showing raises the score
             and hiding lowers it. Deterministic.
 
-        Cost: for each image ``2 grid^2 + 2`` forward passes and a forward pass for its partner; and for
-        each of its partners ``2 n_steps grid^2`` more.
+        Cost: for each image ``2 grid^2 + 2`` forward passes; and for each of its partners
+        ``2 (n_steps - 1) (grid^2 + 1) + 1`` more.
 
         Raises:
             TypeError: ``forward_func`` does not answer with numbers.
@@ -125,20 +125,23 @@ def gaussian_spots(size: tuple[int, int], grid: int, sigma: float) -> Tensor:
         ``(grid ** 2, H, W)`` float in (0, 1], row by row.
 
     Raises:
-        ValueError: a grid below 1 or beyond the pixels, a sigma that is not above 0.
+        ValueError: a grid below 1 or beyond the pixels, a sigma that is not above 0 or leaves gaps.
     """
     require_positive_int(grid, "grid")
     if grid > min(size):
         raise ValueError(f"expected at most one spot a pixel of {size[0]}x{size[1]} pixels, got grid={grid}")
-    if not 0 < sigma < float("inf"):
-        raise ValueError(f"expected sigma above 0, in distances between spots, got {sigma!r}")
+    require_positive(sigma, "sigma, in distances between spots,")
     profiles = []
     for side in size:
         pitch = side / grid
         centres = (torch.arange(grid) + 0.5) * pitch - 0.5
         offsets = (torch.arange(side) - centres[:, None]) / (sigma * pitch)
         profiles.append((-0.5 * offsets.square()).exp())
-    return torch.einsum("ih,jw->ijhw", *profiles).flatten(0, 1)
+    spots = torch.einsum("ih,jw->ijhw", *profiles).flatten(0, 1)
+    # Far from its centre a narrow Gaussian is rounded to zero.
+    if bool((spots.sum(0) < 1e-6).any()):
+        raise ValueError(f"expected spots that reach every pixel, got gaps at sigma={sigma!r}; enlarge it")
+    return spots
 
 
 def _blend(values: Tensor, spots: Tensor) -> Tensor:

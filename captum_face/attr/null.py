@@ -8,7 +8,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._validation import require_generator
+from captum_face._validation import require_generator, require_positive
 from captum_face.attr._base import PairAttribution, Side
 
 __all__ = ["Center", "Random"]
@@ -92,8 +92,7 @@ class Center(PairAttribution):
         Raises:
             ValueError: bad images, or a sigma that is not above 0.
         """
-        if not 0 < sigma < float("inf"):
-            raise ValueError(f"expected sigma above 0, as a fraction of the image's side, got {sigma!r}")
+        require_positive(sigma, "sigma, as a fraction of the image's side,")
         with self._prepared(inputs) as images:
             profiles = [
                 (-0.5 * (torch.linspace(-0.5, 0.5, side, dtype=torch.float64) / sigma).square()).exp()

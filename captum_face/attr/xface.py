@@ -10,7 +10,7 @@ from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._batching import default_batch_size
-from captum_face._validation import require_choice, require_positive_int
+from captum_face._validation import require_choice, require_positive, require_positive_int
 from captum_face.attr._base import PairAttribution, Side
 from captum_face.masks import apply_masks, masked_scores, sliding_windows
 from captum_face.pair import PairSimilarity
@@ -86,6 +86,10 @@ class XFace(PairAttribution):
                 gaps.
         """
         require_choice(variant, ("cross", "single", "paired"), "variant")
+        if sizes is not None and (isinstance(sizes, str) or not isinstance(sizes, Sequence)):
+            raise TypeError(f"expected sizes as a list of sides in pixels, got {sizes!r}")
+        if sigma is not None:
+            require_positive(sigma, "sigma, in pixels,", or_zero=True)
         with self._prepared(inputs) as images:
             if perturbations_per_eval is None:
                 perturbations_per_eval = default_batch_size(images[0].device)

@@ -8,6 +8,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_face._validation import require_threshold
 from captum_face.attr._base import PairAttribution, Side, gradients_enabled, image_gradient
 
 __all__ = ["XSSAB"]
@@ -54,10 +55,10 @@ class XSSAB(PairAttribution):
         Raises:
             TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
                 be differentiated.
-            ValueError: bad images or embeddings.
+            ValueError: bad images or embeddings, a threshold that is not finite.
         """
         pair = self._require_pair_similarity()
-        theta = pair.threshold if threshold is None else threshold
+        theta = pair.threshold if threshold is None else require_threshold(threshold)
         with self._prepared(inputs) as images:
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:

@@ -31,6 +31,28 @@ def test_occlusion_equals_captums(pair, images):
         torch.testing.assert_close(got[i], want.double(), rtol=1e-4, atol=1e-6)
 
 
+def test_windows_may_be_lists_as_the_command_line_gives_them(pair, images):
+    got = PairOcclusion(pair).attribute(images, window=[6, 4], strides=[3, 2])
+    want = PairOcclusion(pair).attribute(images, window=(6, 4), strides=(3, 2))
+    assert torch.equal(got[0], want[0])
+
+
+def test_default_windows_are_a_seventh_of_each_side_in_steps_of_half(images):
+    seen = []
+    inputs = tuple(image[:1].repeat(1, 1, 4, 4) for image in images)  # 72 x 56
+
+    def spy(a, b):
+        seen.append(a)
+        return a.mean((1, 2, 3))
+
+    PairOcclusion(spy).attribute(inputs, perturbations_per_eval=1000)
+    hidden = (seen[0] == 0).all(1)
+    assert hidden[1].sum() == 10 * 8
+    assert hidden[1, :10, :8].all()
+    assert hidden[2, :10, 4:12].all()
+    assert len(hidden) == 1 + 14 * 13
+
+
 def test_feature_ablation_equals_captums(pair, images):
     pair.double()
     images = tuple(image.double() for image in images)
@@ -98,6 +120,27 @@ def test_kernel_shap_approaches_shapley_values(pair, images):
         assert (got[0, 1] - want).abs().max() < 0.05 * want.abs().max()
 
 
+def test_kernel_shap_draws_sizes_by_the_shapley_kernel_and_cells_alike(images):
+    """A set of k of 6 cells has weight 1 / (k (6 - k)) over all sets of its size."""
+    seen = []
+
+    def spy(a, b):
+        seen.append(a[:, 0])
+        return a.mean((1, 2, 3))
+
+    ones = torch.ones(1, 3, 18, 14)
+    PairKernelShap(spy).attribute((ones, ones), feature_mask=cells(), n_samples=8000, seed=0)
+    masks = torch.cat(seen)[2:8002]
+    visible = torch.stack([masks[:, cells() == name][:, 0] for name in cells().unique()], 1)
+    weights = torch.tensor([1 / (k * (6 - k)) for k in range(1, 6)])
+    counts = torch.bincount(visible.sum(1).int(), minlength=7)
+    assert counts[0] == counts[6] == 0
+    torch.testing.assert_close(counts[1:6] / 8000, weights / weights.sum(), rtol=0, atol=0.02)
+    # The second half complements the first.
+    torch.testing.assert_close(visible[:4000].mean(0), torch.full((6,), 0.5), rtol=0, atol=0.03)
+    assert torch.equal(visible[4000:], 1 - visible[:4000])
+
+
 @pytest.mark.parametrize("n_samples", [3, 60])
 def test_kernel_shap_sums_to_the_scores_difference(pair, images, n_samples):
     """Exactly, also where there are fewer coalitions than cells."""
@@ -149,6 +192,9 @@ def test_one_image_against_many_is_hidden_once(pair, images):
         (PairOcclusion, {"window": 0}, ValueError, "window"),
         (PairOcclusion, {"window": 4, "strides": 5}, ValueError, "strides of at most"),
         (PairOcclusion, {"strides": 0}, ValueError, "stride"),
+        (PairOcclusion, {"window": "x"}, ValueError, "window to be an integer"),
+        (PairOcclusion, {"window": (3, 4, 4)}, ValueError, "window as a number or as two"),
+        (PairOcclusion, {"window": ()}, ValueError, "window as a number or as two"),
         (PairFeatureAblation, {"feature_mask": "face"}, TypeError, "tensor of integers"),
         (PairFeatureAblation, {"feature_mask": torch.rand(18, 14)}, TypeError, "torch.float32"),
         (PairFeatureAblation, {"feature_mask": torch.zeros(14, 18).long()}, ValueError, r"got \(14, 18\)"),

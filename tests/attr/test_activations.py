@@ -109,6 +109,13 @@ def test_deep_lift_is_complete_on_a_face_network_with_prelu_batchnorm_and_shortc
             torch.testing.assert_close(attr.sum((1, 2, 3)), pair(a, b) - pair(base, b))
 
 
+def test_deep_lift_is_complete_in_single_precision(pair, images):
+    attr, _ = PairDeepLift(pair).attribute(images)
+    with torch.no_grad():
+        expected = pair(*images) - pair(torch.zeros_like(images[0]), images[1])
+    torch.testing.assert_close(attr.sum((1, 2, 3)), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_deep_lift_of_activations_in_place_and_used_twice():
     class Reused(nn.Module):
         def __init__(self, inplace):
@@ -146,6 +153,35 @@ def test_deep_lift_with_max_pooling_leaves_nothing_behind(images):
     with pytest.raises(ZeroDivisionError):
         PairDeepLift(pair).attribute((a, b))
     assert [sorted(vars(m)) for m in model.modules()] == names
+
+
+def test_deep_lift_says_when_its_map_does_not_add_up(images):
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(768, 5)
+
+        def forward(self, x):
+            return self.fc(F.relu(self.conv(x) - 0.2).flatten(1))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Functional()
+    with pytest.warns(UserWarning, match="not to the difference of scores"):
+        PairDeepLift(PairSimilarity(model)).attribute(images)
+
+
+def test_deep_lift_refuses_a_pooling_module_that_runs_twice(images):
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool = nn.MaxPool2d(3, 1, padding=1)
+
+        def forward(self, x):
+            return self.pool(self.pool(x)).flatten(1)
+
+    with pytest.raises(ValueError, match="expected each MaxPool2d to be used once"):
+        PairDeepLift(PairSimilarity(Pooled())).attribute(images)
 
 
 @pytest.mark.parametrize(

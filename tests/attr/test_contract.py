@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 
 import pytest
@@ -154,6 +155,61 @@ def test_seeded_runs_are_identical(method, pair, images):
 def test_deterministic_methods_need_no_seed(method):
     options = method.build(None).options()
     assert method.deterministic == ("seed" not in options)
+
+
+@pytest.mark.parametrize(
+    "method", [m for m in METHODS.values() if not re.search("about", m.passes)], ids=lambda m: m.name
+)
+def test_passes_are_counted(method, images):
+    """The registry's formula, at the method's options, against the images that pass the first layer."""
+    net = small_net().eval()
+    counted = {"forward": 0, "backward": 0}
+
+    def count(name, images):
+        counted[name] += len(images)
+
+    def count_the_way_back(_, args, out):
+        # At the last layer: all ways back begin there, and some end before the first.
+        if out.requires_grad:
+            out.register_hook(lambda gradient: count("backward", gradient))
+
+    net.conv1.register_forward_pre_hook(lambda _, args: count("forward", args[0]))
+    net.fc.register_forward_hook(count_the_way_back)
+    pair = PairSimilarity(net)
+    built = method.build(pair)
+    options = {name: p.default for name, p in built.options().items()} | FAST.get(method.name, {})
+    if "internal_batch_size" in options:
+        options["internal_batch_size"] = 7
+    inputs = tuple(image[:1] for image in images)
+    built.attribute(inputs, **options)
+    # Windows of 5 by steps of 4 on 18 x 14 pixels; regions where there is no face to find.
+    values = {**options, "D": 7, "windows": 5 * 4, "regions": 7 * 7}
+    expected = {"forward": 0, "backward": 0}
+    for part in filter(lambda text: text != "none", method.passes.split(", ")):
+        formula, name = part.rsplit(" ", 1)
+        formula = re.sub(r"(?<=[\w)²]) (?=[\w(])", " * ", formula).replace("²", "**2")
+        expected[name] = eval(formula, {}, values)
+    assert counted == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "forward"),
+    [
+        ("xface", 2500), ("minplus", 1042), ("rise", 2002), ("occlusion", 342), ("feature_ablation", 26),
+        ("kernel_shap", 1006), ("integrated_gradients", 102), ("gradient_shap", 42), ("fame", 402),
+    ],
+)  # fmt: skip
+def test_passes_at_the_defaults_on_a_crop_of_112(name, forward):
+    """Whoever changes a default changes what a method costs, and what its page says."""
+    seen = []
+
+    def model(x):
+        seen.append(len(x))
+        return x.mean((2, 3))
+
+    inputs = tuple(torch.rand(2, 1, 3, 112, 112, generator=torch.Generator().manual_seed(0)))
+    METHODS[name].build(PairSimilarity(model, score="dot")).attribute(inputs)
+    assert sum(seen) == forward
 
 
 @every_method

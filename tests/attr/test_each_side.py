@@ -89,6 +89,14 @@ def test_baselines_of_each_side_and_each_image(pair, images):
             close(left[i, None], right)
 
 
+@pytest.mark.parametrize("two", [(0.2, "partner"), ("black", torch.full((1, 3, 18, 14), 0.7))])
+def test_each_side_has_its_own_of_two_baselines(pair, images, two):
+    method = EachSide(pair, captum.attr.IntegratedGradients)
+    both = method.attribute(images, baselines=two, n_steps=2)
+    for side in (0, 1):
+        assert torch.equal(both[side], method.attribute(images, baselines=two[side], n_steps=2)[side])
+
+
 def test_a_sample_of_baselines_goes_to_every_image_whole(net, images):
     """Three faces for three images: a sample, not one each."""
     pair = PairSimilarity(nn.Sequential(nn.Flatten(), nn.Linear(756, 4)), score="dot")
@@ -120,6 +128,24 @@ def test_attributions_of_layers_are_upsampled(net, pair, images):
         cam = captum.attr.LayerGradCam(pair.against(images[1]), net.conv2).attribute(images[0])
     want = nn.functional.interpolate(cam, (18, 14), mode="bilinear")
     close(attr, want.expand_as(attr).detach())
+
+
+def test_the_channels_of_a_layer_add_up(net, pair, images):
+    attr, _ = EachSide(pair, captum.attr.LayerGradientXActivation, layer="conv2").attribute(images)
+    with pair.frozen():
+        parts = captum.attr.LayerGradientXActivation(pair.against(images[1]), net.conv2).attribute(images[0])
+    assert parts.shape[1] == 6
+    want = nn.functional.interpolate(parts.sum(1, keepdim=True), (18, 14), mode="bilinear")
+    close(attr, want.expand_as(attr).detach())
+
+
+def test_layers_by_name(net, pair, images):
+    by_name, _ = EachSide(pair, captum.attr.LayerGradCam, layer="conv2").attribute(images)
+    by_module, _ = EachSide(pair, captum.attr.LayerGradCam, layer=net.conv2).attribute(images)
+    assert torch.equal(by_name, by_module)
+    for layer, message in (("conv3", "did you mean 'conv"), (nn.Conv2d(3, 3, 1), "not in it")):
+        with pytest.raises(ValueError, match=message):
+            EachSide(pair, captum.attr.LayerGradCam, layer=layer).attribute(images)
 
 
 def test_sides_of_a_score_that_is_not_symmetric(images):
@@ -197,6 +223,7 @@ NAN = torch.full((1, 3, 18, 14), float("nan"))
         (nn.Linear, {}, {}, TypeError, "class of captum.attr"),
         (FGGB, {}, {}, TypeError, r"use FGGB\(pair\)"),
         (captum.attr.NoiseTunnel, {}, {}, TypeError, r"NoiseTunnel\(EachSide"),
+        (captum.attr.FeaturePermutation, {}, {}, TypeError, "permutes a batch"),
         (captum.attr.Saliency, {}, {"abz": True}, ValueError, "did you mean 'abs'"),
         (captum.attr.Saliency, {}, {"target": 1}, ValueError, "unknown option of Saliency 'target'"),
         (INTEGRATED, {}, {"baselines": "blak"}, ValueError, "did you mean 'black'"),

@@ -56,6 +56,13 @@ def test_signs_on_a_planted_model():
     torch.testing.assert_close(attr.abs(), torch.full_like(attr, 5 / 255))
 
 
+def test_the_blur_grows_with_the_image(pair, images):
+    inputs = tuple(image[:1].repeat(1, 1, 4, 8) for image in images)  # 72 x 112
+    default, _ = FAME(pair).attribute(inputs, n_steps=1)
+    assert torch.equal(default, FAME(pair).attribute(inputs, n_steps=1, sigma=3 / 112 * 72)[0])
+    assert not torch.equal(default, FAME(pair).attribute(inputs, n_steps=1, sigma=0)[0])
+
+
 def test_a_score_without_slope_gives_an_empty_map():
     """An image against itself is at the cosine's maximum."""
     images = (torch.rand(1, 3, 6, 6),) * 2
@@ -68,14 +75,19 @@ def test_a_score_without_slope_gives_an_empty_map():
     ("options", "error", "message"),
     [
         ({"n_steps": 0}, ValueError, "n_steps"),
-        ({"step_size": 0.0}, ValueError, "step_size above 0"),
+        ({"step_size": 0.0}, ValueError, "step_size, .*above 0"),
+        ({"step_size": "1"}, TypeError, "step_size, .*number"),
         ({"direction": "toward"}, ValueError, "did you mean 'towards'"),
         ({"sigma": -1.0}, ValueError, "sigma"),
+        ({"sigma": "1"}, TypeError, "sigma, .*number"),
     ],
 )
-def test_bad_options(pair, images, options, error, message):
+def test_bad_options_before_any_step(images, options, error, message):
+    def never(x):
+        raise AssertionError("embedded before the options were checked")
+
     with pytest.raises(error, match=message):
-        FAME(pair).attribute(images, **{"n_steps": 1, **options})
+        FAME(PairSimilarity(never)).attribute(images, **{"n_steps": 1, **options})
 
 
 def test_a_model_without_gradients_is_refused(images):

@@ -8,6 +8,7 @@ from torch import nn
 
 from captum_face import PairSimilarity
 from captum_face.attr.gradcam import PairGradCam, last_feature_layer
+from captum_face.attr.hirescam import PairHiResCam
 from captum_face.models import iresnet18, mobilefacenet
 from captum_face.scores import unit
 from tests.conftest import small_net
@@ -61,26 +62,12 @@ def test_by_hand(head, fixed):
         torch.testing.assert_close(attr_b[0, channel], by_hand(head, b, a, fixed=fixed))
 
 
-def test_without_fixed_length_it_is_captums(pair, images):
-    got = PairGradCam(pair).attribute(images, layer="conv2", fixed_length=False)
+def test_by_default_it_is_captums(pair, images):
+    got = PairGradCam(pair).attribute(images, layer="conv2")
     for i, (own, partner) in enumerate((images, images[::-1])):
         cam = captum.attr.LayerGradCam(pair.against(partner), pair.embedding_model.conv2).attribute(own)
         want = F.interpolate(cam, (18, 14), mode="bilinear").expand(-1, 3, -1, -1)
         torch.testing.assert_close(got[i], want.detach(), rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("fixed", [True, False])
-def test_elementwise_sums_to_the_score_only_with_the_length_fixed(fixed):
-    """Behind the layer all is linear: what the places bring adds up to the score, and cancels otherwise."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Flatten(), nn.Linear(6 * 81, 4, bias=False))
-    pair = PairSimilarity(net.double())
-    a, b = torch.rand(2, 1, 3, 9, 9, dtype=torch.float64)
-    attr, _ = PairGradCam(pair).attribute((a, b), weights="elementwise", fixed_length=fixed)
-    with torch.no_grad():
-        expected = pair(a, b)[0] if fixed else torch.zeros((), dtype=torch.float64)
-    torch.testing.assert_close(attr[0, 0].sum(), expected)
 
 
 def test_the_layer_is_found_by_execution(head):
@@ -114,42 +101,33 @@ def test_a_layer_by_name_or_module(net, pair, images):
 
 
 def test_relu_keeps_the_positive_part_of_the_layer(pair, images):
-    for weights in ("mean", "elementwise"):
-        signed, _ = PairGradCam(pair).attribute(images, weights=weights)
-        positive, _ = PairGradCam(pair).attribute(images, weights=weights, relu=True)
-        assert signed.min() < 0
-        assert positive.min() >= 0
-        assert positive.max() >= signed.max()
-
-
-def test_unknown_weights(pair, images):
-    with pytest.raises(ValueError, match="did you mean 'mean'"):
-        PairGradCam(pair).attribute(images, weights="means")
+    signed, _ = PairGradCam(pair).attribute(images)
+    positive, _ = PairGradCam(pair).attribute(images, relu=True)
+    assert signed.min() < 0
+    assert positive.min() >= 0
+    assert positive.max() >= signed.max()
 
 
 def test_sign_of_a_planted_model():
-    """One detector on the left that both faces share, one on the right on which they differ."""
+    """A head that averages: one detector that both faces share on the left, one that differs on the right."""
 
     class Planted(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv = nn.Conv2d(1, 2, 1, bias=False)
-            self.conv.weight.data = torch.ones(2, 1, 1, 1)
+            self.conv = nn.Conv2d(2, 2, 1, bias=False)
+            self.conv.weight.data = torch.eye(2)[..., None, None]
 
         def forward(self, x):
-            x = self.conv(x)
-            return torch.stack([x[:, 0, :, :4].mean((1, 2)), x[:, 1, :, 4:].mean((1, 2)) - 0.5], 1)
+            return self.conv(x).mean((2, 3)) - torch.tensor([0.0, 0.25])
 
-    a, b = torch.zeros(2, 1, 1, 8, 8)
-    a[..., :4], b[..., :4] = 1, 1
-    b[..., 4:] = 0.2
-    attr, _ = PairGradCam(PairSimilarity(Planted())).attribute((a, b))
-    assert (attr[..., :4] > 0).all()
-    # The right half's gradient has the opposite sign, which only each place of its own can show.
-    b[..., 4:], a[..., 4:] = 0.2, 1
-    attr, _ = PairGradCam(PairSimilarity(Planted())).attribute((a, b), weights="elementwise")
-    assert (attr[..., :4] > 0).all()
-    assert (attr[..., 4:] < 0).all()
+    a, b = torch.zeros(2, 1, 2, 8, 8)
+    a[:, 0, :, :4] = b[:, 0, :, :4] = 1
+    a[:, 1, :, 4:] = 1
+    pair = PairSimilarity(Planted(), score="dot")
+    for method in (PairGradCam, PairHiResCam):
+        attr, _ = method(pair).attribute((a, b))
+        assert (attr[..., :3] > 0).all()
+        assert (attr[..., 5:] < 0).all()
 
 
 @pytest.mark.parametrize(
@@ -173,6 +151,8 @@ def test_models_without_convolutions(images):
     for model in (nn.Sequential(nn.Flatten(), nn.Linear(756, 4)), lambda x: x.flatten(1)):
         with pytest.raises(ValueError, match="found none that runs"):
             PairGradCam(PairSimilarity(model)).attribute(images)
+        with pytest.raises(ValueError, match="found none that runs"):
+            PairHiResCam(PairSimilarity(model)).attribute(images)
 
 
 def test_a_bound_methods_module_is_searched(net, images):

@@ -98,6 +98,7 @@ def test_gradient_shap_falls_back_on_the_blurred_image(pair, images):
         (PairIntegratedGradients, {"internal_batch_size": 0}, "internal_batch_size"),
         (PairIntegratedGradients, {"method": "simpson"}, "unknown method of integration 'simpson'"),
         (PairIntegratedGradients, {"baselines": "grey"}, "unknown baseline 'grey'"),
+        (PairIntegratedGradients, {"n_steps": 1, "method": "riemann_trapezoid"}, "n_steps of at least 2"),
         (PairGradientShap, {"n_samples": 0}, "n_samples"),
         (PairGradientShap, {"stdevs": -1.0}, "stdevs"),
         (PairGradientShap, {"baselines": 0.5}, "sample of images"),

@@ -101,7 +101,8 @@ def test_spots_cover_the_image():
     [
         ({"grid": 0}, "grid"),
         ({"grid": 15}, "one spot a pixel of 18x14"),
-        ({"sigma": 0}, "sigma above 0"),
+        ({"sigma": 0}, "sigma, .*above 0"),
+        ({"sigma": 1e-9, "grid": 3}, "gaps at sigma=1e-09"),
         ({"n_steps": 0}, "n_steps"),
         ({"grid": 2, "n_steps": 5}, "at most grid.2 = 4, got 5"),
         ({"perturbations_per_eval": 0}, "perturbations_per_eval"),

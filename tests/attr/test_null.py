@@ -43,11 +43,20 @@ def test_center_is_a_gaussian_in_the_middle():
     assert attr_a.argmax() == 4 * 5 + 2
 
 
+def test_center_is_a_quarter_of_the_side_wide():
+    images = torch.rand(2, 1, 3, 9, 5).unbind()
+    attr, _ = Center(never).attribute(images)
+    # The border is two standard deviations from the middle.
+    torch.testing.assert_close(attr[0, 0, 0, 2], torch.tensor(-2.0).exp())
+    torch.testing.assert_close(attr[0, 0, 4, 4], torch.tensor(-2.0).exp())
+
+
 @pytest.mark.parametrize(
     ("method", "options", "error", "message"),
     [
-        (Center, {"sigma": 0}, ValueError, "sigma above 0"),
-        (Center, {"sigma": float("nan")}, ValueError, "sigma above 0"),
+        (Center, {"sigma": 0}, ValueError, "sigma, .*above 0"),
+        (Center, {"sigma": float("nan")}, ValueError, "sigma, .*above 0"),
+        (Center, {"sigma": "wide"}, TypeError, "sigma, .*number, got 'wide'"),
         (Random, {"seed": 0, "generator": torch.Generator()}, ValueError, "got both"),
         (Random, {"seed": "0"}, TypeError, "seed as an integer"),
     ],

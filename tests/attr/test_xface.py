@@ -95,6 +95,15 @@ def test_defaults_are_the_papers_squares_on_a_crop_of_112():
     assert sum(scored) == 2 * (expected + 1)
 
 
+def test_the_blur_grows_with_the_image(pair, images):
+    inputs = tuple(image[:1].repeat(1, 1, 4, 8) for image in images)  # 72 x 112
+    options = {"sizes": (20,), "stride": 20, "variant": "single"}
+    default, _ = XFace(pair).attribute(inputs, **options)
+    by_hand, _ = XFace(pair).attribute(inputs, sigma=2 / 112 * 72, **options)
+    assert torch.equal(default, by_hand)
+    assert not torch.equal(default, XFace(pair).attribute(inputs, sigma=0, **options)[0])
+
+
 def test_each_image_is_embedded_once(pair, images):
     seen = []
     pair.embedding_model.register_forward_hook(lambda m, args, out: seen.append(len(args[0])))
@@ -120,9 +129,15 @@ def test_windows_hide_every_pixel():
         ({"sizes": (2.5,), "stride": 1}, ValueError, "integer"),
         ({"stride": 0}, ValueError, "stride"),
         ({"sigma": -1.0}, ValueError, "sigma"),
+        ({"sigma": "2"}, TypeError, "sigma, .*number"),
+        ({"sizes": 7}, TypeError, "list of sides in pixels, got 7"),
+        ({"sizes": "7"}, TypeError, "list of sides in pixels"),
         ({"perturbations_per_eval": 0}, ValueError, "perturbations_per_eval"),
     ],
 )
-def test_bad_options(images, options, error, message):
+def test_bad_options_before_any_score(images, options, error, message):
+    def never(a, b):
+        raise AssertionError("scored before the options were checked")
+
     with pytest.raises(error, match=message):
-        XFace(lambda x, y: x.mean((1, 2, 3))).attribute(images, **options)
+        XFace(never).attribute(images, **options)

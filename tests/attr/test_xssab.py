@@ -21,6 +21,12 @@ def looped_map(pair, image, partner, threshold):
     return (sums[True].abs() - sums[False].abs()).mean(1)[0].detach()
 
 
+@pytest.mark.parametrize(("threshold", "error"), [(float("nan"), ValueError), ("0.2", TypeError)])
+def test_thresholds_that_will_not_do(pair, images, threshold, error):
+    with pytest.raises(error, match="threshold"):
+        XSSAB(pair).attribute(images, threshold=threshold)
+
+
 @pytest.mark.parametrize("threshold", [None, -0.3, 0.6])
 def test_is_positive_minus_negative(pair, images, threshold):
     pair.double()
@@ -33,6 +39,12 @@ def test_is_positive_minus_negative(pair, images, threshold):
             torch.testing.assert_close(attr_a[i, channel], expected, rtol=1e-9, atol=1e-12)
             expected = looped_map(pair, b[i, None], a[i, None], theta)
             torch.testing.assert_close(attr_b[i, channel], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_channel_that_brings_just_its_share_agrees():
+    pair = PairSimilarity(nn.Flatten(), score="dot", threshold=4.0)
+    attr, _ = XSSAB(pair).attribute((torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2)))
+    assert (attr > 0).all()
 
 
 def test_all_channels_on_one_side_leave_one_sign(pair, images):
