@@ -94,7 +94,9 @@ def require_labels(same: object, n: int) -> Tensor:
     wrong = (labels != 0) & (labels != 1)
     if wrong.any():
         first = int(wrong.nonzero()[0])
-        raise ValueError(f"expected labels 1 (same person) or 0, got {labels[first].item()!r} at index {first}")
+        raise ValueError(
+            f"expected labels 1 (same person) or 0, got {labels[first].item()!r} at index {first}"
+        )
     return labels.bool()
 
 
@@ -118,7 +120,8 @@ def require_threshold(value: object, limits: tuple[float, float] = (-math.inf, m
     threshold = float(value)
     if not limits[0] <= threshold <= limits[1]:
         raise ValueError(
-            f"expected a threshold that the score can reach, {limits[0]:g} to {limits[1]:g}, got {threshold:g}"
+            f"expected a threshold that the score can reach, {limits[0]:g} to {limits[1]:g}, "
+            f"got {threshold:g}"
         )
     return threshold
 

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from captum_face._validation import require_choice
 from captum_face.attr import METHODS, Method, get_method
-from captum_face.data import synthetic
+from captum_face.benchmark import benchmark as run_benchmark
+from captum_face.benchmark._distribution import distributed
+from captum_face.data import FacePairs, read_bin, read_pairs, synthetic, synthetic_pairs
 from captum_face.data.images import load_image
 from captum_face.explanation import Explanation
 from captum_face.explanation import explain as explain_pair
@@ -39,6 +42,31 @@ def _readable_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise click.ClickException(str(error)) from error
 
     return run
+
+
+_MODEL_OPTIONS = (
+    click.option(
+        "--model",
+        required=True,
+        help="A known name, FILE.onnx, or module:factory for a model of your own.",
+    ),
+    click.option(
+        "--weights",
+        type=click.Path(path_type=Path),
+        help="Weights of a named model: .pt, .pth or .safetensors.",
+    ),
+    click.option(
+        "--preprocess",
+        help="arcface, adaface, magface, facenet, imagenet or none.  [default: the model's own]",
+    ),
+)
+
+
+def _model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that name a model, the same for every command that needs one."""
+    for option in reversed(_MODEL_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -98,20 +126,7 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
 @main.command()
 @click.argument("image_a", type=click.Path(path_type=Path))
 @click.argument("image_b", type=click.Path(path_type=Path))
-@click.option(
-    "--model",
-    required=True,
-    help="A known name, FILE.onnx, or module:factory for a model of your own.",
-)
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path),
-    help="Weights of a named model: .pt, .pth or .safetensors.",
-)
-@click.option(
-    "--preprocess",
-    help="arcface, adaface, magface, facenet, imagenet or none.  [default: the model's own]",
-)
+@_model_options
 @click.option(
     "--threshold",
     type=float,
@@ -169,9 +184,9 @@ def explain(
     chosen = _options_by_method(
         list(METHODS.values()) if "all" in methods else named or [METHODS["fggb"]], options
     )
-    for path in (image_a, image_b):
-        load_image(path)
+    images = [load_image(path) for path in (image_a, image_b)]
     pair = load_pair(model, weights=weights, preprocess=preprocess, threshold=threshold)
+    pair.decide(*images)
     _writable(output)
     explanations: list[Explanation] = []
     for name, given in chosen.items():
@@ -179,7 +194,7 @@ def explain(
             explanation = explain_pair(
                 pair, image_a, image_b, method=name, **{"show_progress": True, **given}
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ImportError, RuntimeError) as error:
             if "all" not in methods:
                 raise
             # Not every method suits every model; that is no reason to lose the others.
@@ -192,9 +207,109 @@ def explain(
             click.echo(explanation.verdict.capitalize())
         paths = explanation.save(output, sigma=sigma)
         click.echo(f"{name}: {', '.join(str(path) for path in paths.values())}")
+    if not explanations:
+        raise ValueError("no method could explain this pair with this model; the reasons stand above")
     if len(explanations) > 1:
         show_comparison(explanations, sigma=sigma).savefig(output / "comparison.png")
         click.echo(f"comparison: {output / 'comparison.png'}")
+
+
+@main.command()
+@click.option(
+    "--pairs",
+    "pair_list",
+    type=click.Path(path_type=Path),
+    help="A list of pairs: image_a,image_b,same as .csv, or LFW's pairs.txt.",
+)
+@click.option("--bin", "bin_file", type=click.Path(path_type=Path), help="An InsightFace .bin file of pairs.")
+@click.option("--synthetic", type=click.IntRange(min=1), help="So many synthetic pairs instead of a file.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder of the listed images.  [default: the list's own]",
+)
+@click.option("--limit", type=click.IntRange(min=2), help="At most so many pairs, of both classes alike.")
+@_model_options
+@click.option(
+    "--threshold",
+    type=float,
+    help="Verification threshold, in score units.  [default: that of the pairs' equal error rate]",
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    help="NAME, NAME:KEY=VALUE,... (options, and smooth=PIXELS) or all; repeatable.  [default: all]",
+)
+@click.option("--metric", "metrics", multiple=True, help="Instead of the protocol's; repeatable.")
+@click.option(
+    "--protocol",
+    default="swap",
+    show_default=True,
+    help="swap; published for the papers' black deletion and insertion; sanity.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--examples", type=click.IntRange(min=0), default=4, show_default=True, help="Pairs shown in the report."
+)
+@click.option("--device", help="Such as cpu or cuda.  [default: cuda where there is one]")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for tables and report; of a run that was killed, to go on with it.",
+)
+@_readable_errors
+def benchmark(
+    pair_list: Path | None,
+    bin_file: Path | None,
+    synthetic: int | None,
+    images: Path | None,
+    limit: int | None,
+    model: str,
+    weights: Path | None,
+    preprocess: str | None,
+    threshold: float | None,
+    methods: tuple[str, ...],
+    metrics: tuple[str, ...],
+    protocol: str,
+    seed: int,
+    examples: int,
+    device: str | None,
+    output: Path,
+) -> None:
+    """Measure methods on many pairs: which maps are better than maps that explain nothing?
+
+    Writes config.json, pairs.csv, metrics.csv, curves.csv and report.html. A killed run goes on where it
+    was with the same command. Without --threshold that of the pairs' equal error rate is taken. Under
+    torchrun (torchrun --nproc-per-node 2 -m captum_face benchmark ...) the pairs are shared out.
+    """
+    pairs = _read_pairs(pair_list, bin_file, synthetic, images, seed)
+    if limit is not None and limit < len(pairs):
+        pairs = pairs.balanced(limit, seed)
+    pair = load_pair(model, weights=weights, preprocess=preprocess, threshold=threshold)
+    with distributed() as (rank, local_rank):
+        result = run_benchmark(
+            pair.to(_chosen_device(device, local_rank)),
+            pairs,
+            output,
+            methods=methods or ("all",),
+            metrics=metrics,
+            protocol=protocol,
+            threshold=threshold,
+            seed=seed,
+            examples=examples,
+            model_name=model,
+            show_progress=True,
+        )
+    if rank != 0:
+        return
+    for line in result.failures[:10]:
+        click.echo(f"failed: {line}", err=True)
+    if len(result.failures) > 10:
+        click.echo(f"and {len(result.failures) - 10} more, see the report", err=True)
+    click.echo(result.text())
+    click.echo(f"Report: {output / 'report.html'}")
 
 
 @main.command()
@@ -215,6 +330,26 @@ def methods() -> None:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _read_pairs(
+    pair_list: Path | None, bin_file: Path | None, synthetic: int | None, images: Path | None, seed: int
+) -> FacePairs:
+    given = sum(value is not None for value in (pair_list, bin_file, synthetic))
+    if given != 1:
+        raise click.UsageError(f"expected one of --pairs, --bin and --synthetic, got {given} of them")
+    if pair_list is not None:
+        return read_pairs(pair_list, images)
+    if images is not None:
+        raise click.UsageError("expected --images with --pairs alone; the others bring their images")
+    return read_bin(bin_file) if bin_file is not None else synthetic_pairs(synthetic or 0, seed)
+
+
+def _chosen_device(device: str | None, local_rank: int) -> torch.device:
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    # Each process of a machine has an accelerator of its own.
+    return torch.device(f"cuda:{local_rank}" if device == "cuda" else device)
 
 
 def _row(label: str, shares: Sequence[float]) -> None:

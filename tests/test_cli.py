@@ -84,12 +84,34 @@ def test_all_methods_skips_and_names_those_that_do_not_suit(folder, monkeypatch)
     assert {path.stem for path in (folder / "out").iterdir()} == {"fggb", "xssab", "comparison"}
 
 
-def suits_all_but(name):
+@pytest.mark.parametrize("error", [ImportError, RuntimeError, ValueError])
+def test_all_methods_survives_a_missing_package_and_says_where_none_suits(folder, monkeypatch, error):
+    monkeypatch.setattr("captum_face.cli.METHODS", {name: METHODS[name] for name in ("fggb", "lrp")})
+    monkeypatch.setattr("captum_face.cli.explain_pair", suits_all_but("lrp", error=error))
+    arguments = ["explain", "a.png", "b.png", "--model", "own_models:build", "--method", "all"]
+    result = run(*arguments, "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert "lrp: skipped, expected another model" in result.output
+    monkeypatch.setattr("captum_face.cli.explain_pair", suits_all_but("lrp", "fggb", error=error))
+    result = run(*arguments, "--output", "none")
+    assert result.exit_code != 0
+    assert "no method could explain this pair" in result.output
+
+
+def test_images_that_the_model_refuses_end_before_any_method(folder):
+    Image.new("RGB", (160, 160)).save("large.png")
+    result = run("explain", "large.png", "large.png", "--model", "synthetic", "--method", "all")
+    assert result.exit_code != 0
+    assert "got (1, 3, 160, 160)" in result.output
+    assert "skipped" not in result.output
+
+
+def suits_all_but(*names, error=TypeError):
     from captum_face import explain
 
     def explain_or_refuse(*arguments, method, **options):
-        if method == name:
-            raise TypeError("expected another model")
+        if method in names:
+            raise error("expected another model")
         return explain(*arguments, method=method, **options)
 
     return explain_or_refuse

@@ -40,7 +40,7 @@ class Scene:
 
     @property
     def patch_size(self) -> int:
-        """Side of a patch in pixels: Patch-LFW's 16 on crops of 112."""
+        """Side of a patch in pixels, as large as Patch-LFW's 16 on crops of 112."""
         return max(1, round(min(self.inputs[0].shape[-2:]) / 7))
 
     @cached_property
@@ -65,7 +65,7 @@ class Case:
     """
 
     scene: Scene
-    explain: Callable[[Maps], Maps]  #: the method: from images to maps, each pair explained once
+    explain: Callable[[Maps], Maps]  #: from images to the method's maps; each pair is explained once
     method: PairAttribution  #: the method itself, with its options, for metrics that explain anew
 
     @cached_property
@@ -93,7 +93,7 @@ class Metric:
     name: str  #: what ``--metric`` calls it
     asks: str  #: what it asks of a map, in one line
     better: str  #: ``"lower"`` or ``"higher"``
-    subset: str  #: the pairs on which it is meant to be read: ``"genuine"``, ``"impostor"`` or ``"all"``
+    subset: str  #: the pairs on which it is meant to be read, ``"genuine"``, ``"impostor"`` or ``"all"``
     statistic: str  #: what the value is
     measure: Callable[[Case], Measured | None]  #: None where it does not apply to the pair
     protocol: Mapping[str, object] = field(default_factory=dict)  #: everything else that defines it

@@ -18,13 +18,13 @@ from tqdm.auto import tqdm
 
 from captum_face._batching import default_batch_size
 from captum_face._validation import require_choice, require_threshold
-from captum_face.benchmark.distribution import gathered, process
+from captum_face.benchmark._distribution import gathered, process
+from captum_face.benchmark._records import Recorder, check_config, read_records, write_atomically
+from captum_face.benchmark._report import render_report
+from captum_face.benchmark._specs import MethodSpec, parse_methods
+from captum_face.benchmark._strangers import People, choose_stranger
+from captum_face.benchmark._tables import Row, curve_rows, flat, metric_rows, subsets, to_csv
 from captum_face.benchmark.measures import PROTOCOLS, Case, Maps, Metric, Scene, get_metric
-from captum_face.benchmark.records import Recorder, check_config, read_records, write_atomically
-from captum_face.benchmark.report import render_report
-from captum_face.benchmark.specs import MethodSpec, parse_methods
-from captum_face.benchmark.strangers import People, choose_stranger
-from captum_face.benchmark.tables import Row, curve_rows, flat, metric_rows, subsets, to_csv
 from captum_face.data.pairs import FacePairs
 from captum_face.explanation import versions
 from captum_face.metrics.verification import eer
@@ -115,12 +115,12 @@ def benchmark(
 
     Args:
         pair: The model. While the run lasts its threshold is the run's.
-        pairs: The pairs, see :mod:`captum_face.data`.
+        pairs: The pairs, such as :func:`captum_face.data.read_pairs` gives.
         output: Folder for ``config.json``, ``pairs.csv``, ``metrics.csv``, ``curves.csv``, ``report.html``
             and the records of the run.
         methods: ``"NAME"``, ``"NAME:KEY=VALUE,..."`` with options of the method and ``smooth`` (pixels), or
             ``"all"``. ``random`` and ``center`` are always in.
-        metrics: Names of :data:`METRICS`; none for those of the protocol.
+        metrics: Names of :data:`~captum_face.benchmark.METRICS`; none for those of the protocol.
         protocol: ``"swap"``; ``"published"`` for the papers' black deletion and insertion; ``"sanity"`` for
             checks of the methods themselves.
         threshold: The verification threshold in units of the score. None for the threshold of the pairs' own

@@ -27,16 +27,12 @@ from captum_face._validation import (
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import pixel_map, smooth
 
-__all__ = ["FILLS", "MODES", "ORDERS", "PERTURBED", "PerturbationCurve", "perturbation_curve"]
+__all__ = ["PerturbationCurve", "perturbation_curve"]
 
-#: What ``mode=`` takes.
-MODES = ("deletion", "insertion")
-#: What ``order=`` takes.
-ORDERS = ("similar", "dissimilar", "irrelevant")
-#: What ``fill=`` takes beside tensors.
-FILLS = ("black", "mean", "blur", "swap")
-#: What ``perturb=`` takes.
-PERTURBED = ("a", "b", "both")
+_MODES = ("deletion", "insertion")
+_ORDERS = ("similar", "dissimilar", "irrelevant")
+_FILLS = ("black", "mean", "blur", "swap")
+_PERTURBED = ("a", "b", "both")
 
 _BLUR = 10 / 112
 """Standard deviation of ``fill="blur"`` as a share of the image's shorter side: a face without features."""
@@ -181,9 +177,9 @@ def perturbation_curve(
     if not isinstance(pair, PairSimilarity):
         raise TypeError(f"expected pair as a PairSimilarity, got {type(pair).__name__}")
     for value, choices, what in (
-        (mode, MODES, "mode"),
-        (order, ORDERS, "order"),
-        (perturb, PERTURBED, "image to perturb"),
+        (mode, _MODES, "mode"),
+        (order, _ORDERS, "order"),
+        (perturb, _PERTURBED, "image to perturb"),
     ):
         require_choice(value, choices, what)
     require_positive_int(n_steps, "n_steps")
@@ -285,7 +281,7 @@ def _ranks(evidence: Tensor, patch_size: int, seed: int) -> Tensor:
 def _fills(fill: object, images: tuple[Tensor, Tensor], order: str, others: object) -> tuple[Tensor, Tensor]:
     """What replaced pixels show on both sides, ``(N, C, H, W)`` each."""
     if isinstance(fill, str):
-        require_choice(fill, FILLS, "fill")
+        require_choice(fill, _FILLS, "fill")
     if isinstance(fill, str) and fill == "swap" and order != "dissimilar":
         if others is None:
             raise ValueError(

@@ -1,13 +1,14 @@
 """Directives that print what the package says about itself, so that the documentation cannot drift from it.
 
 ``{method-table}``, ``{method-facts} NAME``, ``{method-options} NAME``, ``{preset-table}``,
-``{score-table}``, ``{model-table}``, ``{region-table}``, ``{cli-help} [COMMAND]``; and checks that fail
-the build: every registered method has a page that follows the template, every command stands in
-``cli.md``, every public name in ``api.md``.
+``{score-table}``, ``{model-table}``, ``{region-table}``, ``{metric-table}``, ``{results-table} FILE
+[METRIC]...``, ``{cli-help} [COMMAND]``; and checks that fail the build: every registered method has a
+page that follows the template, every command stands in ``cli.md``, every public name in ``api.md``.
 """
 
 from __future__ import annotations
 
+import csv
 import inspect
 import re
 import sys
@@ -22,6 +23,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from captum_face.attr import METHODS, Method, get_method
+from captum_face.benchmark import METRICS, PROTOCOLS
 from captum_face.cli import main as command_line
 from captum_face.models import MODELS
 from captum_face.preprocessing import PRESETS
@@ -155,6 +157,68 @@ class RegionTable(Table):
         return [["region", "share of the area"], *([f"`{name}`", f"{area:.1%}"] for name, area in areas)]
 
 
+class MetricTable(Table):
+    def rows(self) -> list[list[str]]:
+        protocols = {name: protocol for protocol, names in PROTOCOLS.items() for name in names}
+        return [
+            ["metric", "`--protocol`", "asks", "value", "better", "meant for", "how"],
+            *(
+                [
+                    f"`{metric.name}`",
+                    protocols[metric.name],
+                    metric.asks,
+                    metric.statistic,
+                    metric.better,
+                    metric.subset,
+                    ", ".join(f"{key} {value}" for key, value in metric.protocol.items()),
+                ]
+                for metric in METRICS.values()
+            ),
+        ]
+
+
+class ResultsTable(Table):
+    """The main table of a benchmark's ``metrics.csv``: methods by the metrics that are named, all if none."""
+
+    required_arguments = 1
+    optional_arguments = 30
+
+    def rows(self) -> list[list[str]]:
+        _, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(path)
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["subset"] == row["meant_for"]]
+        metrics = self.arguments[1:] or list(dict.fromkeys(row["metric"] for row in rows))
+        chosen = {(row["method"], row["metric"]): row for row in rows}
+        best = {}
+        for metric in metrics:
+            means = [row for row in rows if row["metric"] == metric and row["mean"]]
+            pick = max if means[0]["better"] == "higher" else min
+            best[metric] = pick(float(row["mean"]) for row in means)
+        arrows = {metric: chosen_row(rows, metric)["better"] == "higher" for metric in metrics}
+        head = ["method", *(f"`{metric}` {'↑' if arrows[metric] else '↓'}" for metric in metrics)]
+        return [
+            head,
+            *(
+                [f"`{method}`", *(result(chosen.get((method, metric)), best[metric]) for metric in metrics)]
+                for method in dict.fromkeys(row["method"] for row in rows)
+            ),
+        ]
+
+
+def chosen_row(rows: list[dict[str, str]], metric: str) -> dict[str, str]:
+    return next(row for row in rows if row["metric"] == metric)
+
+
+def result(row: dict[str, str] | None, best: float) -> str:
+    """Mean and half the width of the interval; bold if best, with a mark if it beats both null baselines."""
+    if row is None or not row["mean"]:
+        return ""
+    mean, half = float(row["mean"]), (float(row["interval_high"]) - float(row["interval_low"])) / 2
+    text = f"**{mean:.3f}**" if mean == best else f"{mean:.3f}"
+    return f"{text} ± {half:.3f}{' ✓' if row['beats_null'] == 'yes' else ''}"
+
+
 class CommandHelp(SphinxDirective):
     """What ``captum-face [COMMAND] --help`` prints."""
 
@@ -273,6 +337,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
         ("score-table", ScoreTable),
         ("model-table", ModelTable),
         ("region-table", RegionTable),
+        ("metric-table", MetricTable),
+        ("results-table", ResultsTable),
         ("cli-help", CommandHelp),
     ):
         app.add_directive(name, directive)

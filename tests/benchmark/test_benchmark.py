@@ -15,11 +15,11 @@ from torch import nn
 
 from captum_face import PairSimilarity
 from captum_face.benchmark import METRICS, PROTOCOLS, benchmark
-from captum_face.benchmark.records import Recorder, read_records
+from captum_face.benchmark._records import Recorder, read_records
+from captum_face.benchmark._specs import parse_methods
+from captum_face.benchmark._strangers import People, choose_stranger
+from captum_face.benchmark._tables import metric_rows, subsets
 from captum_face.benchmark.run import _pair_seed
-from captum_face.benchmark.specs import parse_methods
-from captum_face.benchmark.strangers import People, choose_stranger
-from captum_face.benchmark.tables import metric_rows, subsets
 from captum_face.data import read_csv, synthetic_pairs
 from captum_face.models import load_pair
 

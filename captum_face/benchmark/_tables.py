@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from captum_face.benchmark._specs import NULL_BASELINES
 from captum_face.benchmark.measures import METRICS, Metric
-from captum_face.benchmark.specs import NULL_BASELINES
 
 __all__ = ["Row", "curve_rows", "metric_rows", "subsets", "to_csv"]
 
-#: Resamples of the bootstrap.
-N_BOOTSTRAP = 2000
+# Resamples of the bootstrap.
+_N_BOOTSTRAP = 2000
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _collect(
 
 
 def _resampled_means(values: Sequence[float], seed: int) -> np.ndarray:
-    draws = np.random.default_rng(seed).integers(len(values), size=(N_BOOTSTRAP, len(values)))
+    draws = np.random.default_rng(seed).integers(len(values), size=(_N_BOOTSTRAP, len(values)))
     return np.asarray(values)[draws].mean(1)
 
 
@@ -209,7 +209,7 @@ def flat(row: Row, threshold: float, seed: int) -> dict[str, Any]:
     }
 
 
-#: The columns that define a protocol, in all metrics.
+# The columns that define a protocol, in all metrics.
 _PROTOCOL = ("perturb", "mode", "order", "fill", "n_steps", "n_patches", "patch_size", "layout", "central")
 
 

@@ -15,10 +15,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_face.benchmark._specs import NULL_BASELINES
+from captum_face.benchmark._tables import Row
 from captum_face.benchmark.measures import METRICS, Metric
 from captum_face.benchmark.published import PUBLISHED
-from captum_face.benchmark.specs import NULL_BASELINES
-from captum_face.benchmark.tables import Row
 from captum_face.data.pairs import FacePairs
 from captum_face.explanation import Explanation
 from captum_face.metrics.verification import best_accuracy, eer
