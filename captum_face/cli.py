@@ -244,9 +244,11 @@ def explain(
 @click.option("--metric", "metrics", multiple=True, help="Instead of the protocol's; repeatable.")
 @click.option(
     "--protocol",
-    default="swap",
+    "protocols",
+    multiple=True,
+    default=("swap",),
     show_default=True,
-    help="swap; published for the papers' black deletion and insertion; sanity.",
+    help="swap; published for the papers' black deletion and insertion; sanity; repeatable.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option(
@@ -272,7 +274,7 @@ def benchmark(
     threshold: float | None,
     methods: tuple[str, ...],
     metrics: tuple[str, ...],
-    protocol: str,
+    protocols: tuple[str, ...],
     seed: int,
     examples: int,
     device: str | None,
@@ -295,7 +297,7 @@ def benchmark(
             output,
             methods=methods or ("all",),
             metrics=metrics,
-            protocol=protocol,
+            protocol=protocols,
             threshold=threshold,
             seed=seed,
             examples=examples,

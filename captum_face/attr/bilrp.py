@@ -88,7 +88,9 @@ class BiLRP(RelevanceAttribution):
             sums to if the composite conserves relevance. Positive where the image speaks for a higher
             score. Deterministic, ``projections`` included.
 
-        Cost: for each image D relevance passes (:meth:`LRP.attribute <captum_face.LRP.attribute>`), or P.
+        Cost: for each image D relevance passes (:meth:`interactions`), each once, whatever number of partners
+        it stands against, and one more for each of its pairs; with ``projections`` P + 1 passes for each
+        image of each pair.
 
         Raises:
             ImportError, TypeError, ValueError, RuntimeError: as for :class:`~captum_face.LRP`;
@@ -101,9 +103,17 @@ class BiLRP(RelevanceAttribution):
             propagation = self._propagation(pair, images[0][:1])
             starts = self._starts(shares)
 
-            def sums(image: Tensor, seeds: Tensor) -> Tensor:
+            # Without projections a single image's sums are the same for all that it stands against.
+            known: dict[bool, Tensor] = {}
+
+            def sums(side: Side, image: Tensor, seeds: Tensor) -> Tensor:
+                if side.swapped in known:
+                    return known[side.swapped]
                 chunks = propagation.maps(image, seeds, internal_batch_size)
-                return torch.cat([relevance.flatten(1).sum(1) for _, relevance in chunks])
+                result = torch.cat([relevance.flatten(1).sum(1) for _, relevance in chunks])
+                if self.projections is None and len(images[0 if side.swapped else 1]) == 1:
+                    known[side.swapped] = result
+                return result
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
                 seeds = []
@@ -112,7 +122,7 @@ class BiLRP(RelevanceAttribution):
                     if side.swapped:
                         own, other = other, own
                     partner = side.partners[row - side.rows.start :][:1]
-                    seeds.append((weights * sums(partner, other)) @ own)
+                    seeds.append((weights * sums(side, partner, other)) @ own)
                 progress(1)
                 chunks = propagation.maps(side.image, torch.stack(seeds), internal_batch_size)
                 return torch.cat([relevance for _, relevance in chunks])
@@ -145,7 +155,8 @@ class BiLRP(RelevanceAttribution):
             speak for a higher score. :func:`~captum_face.show_interactions` draws them.
 
         Cost: D relevance passes for each image, each once, whatever number of partners it stands against;
-        with ``projections`` P passes for each image of each pair. A relevance pass is 4 backward passes.
+        with ``projections`` P passes for each image of each pair. A relevance pass costs about 2 backward
+        passes.
 
         Raises:
             ImportError, TypeError, ValueError, RuntimeError: as for :class:`~captum_face.LRP`; a grid that

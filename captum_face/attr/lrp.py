@@ -142,7 +142,7 @@ class LRP(RelevanceAttribution):
             is the sum of each map minus the score, for both images of each pair.
 
         Cost: for each image 3 forward passes, and with the default composite the price of about 8 more and
-        of 4 backward passes for each pair it stands in; the model is traced once.
+        of 2 backward passes for each pair it stands in; the model is traced once.
 
         Raises:
             ImportError: the extra ``lrp`` is not installed.

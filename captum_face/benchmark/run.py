@@ -99,7 +99,7 @@ def benchmark(
     *,
     methods: Sequence[str] = ("all",),
     metrics: Sequence[str] = (),
-    protocol: str = "swap",
+    protocol: str | Sequence[str] = "swap",
     threshold: float | None = None,
     seed: int = 0,
     examples: int = 4,
@@ -122,7 +122,7 @@ def benchmark(
             ``"all"``. ``random`` and ``center`` are always in.
         metrics: Names of :data:`~captum_face.benchmark.METRICS`; none for those of the protocol.
         protocol: ``"swap"``; ``"published"`` for the papers' black deletion and insertion; ``"sanity"`` for
-            checks of the methods themselves.
+            checks of the methods themselves; or several of these.
         threshold: The verification threshold in units of the score. None for the threshold of the pairs' own
             equal error rate.
         seed: Of everything random. Each pair has seeds of its own, whatever else is in the run.
@@ -146,9 +146,12 @@ def benchmark(
     if not isinstance(pairs, FacePairs) or len(pairs) == 0:
         came = "no pair" if isinstance(pairs, FacePairs) else type(pairs).__name__
         raise ValueError(f"expected pairs as FacePairs with at least one pair, got {came}")
-    require_choice(protocol, PROTOCOLS, "protocol")
+    protocols = [protocol] if isinstance(protocol, str) else list(protocol)
+    for name in protocols:
+        require_choice(name, PROTOCOLS, "protocol")
     specs = parse_methods(methods)
-    chosen = [get_metric(name) for name in dict.fromkeys(metrics or PROTOCOLS[protocol])]
+    named = metrics or [metric for name in protocols for metric in PROTOCOLS[name]]
+    chosen = [get_metric(name) for name in dict.fromkeys(named)]
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     if threshold is not None:

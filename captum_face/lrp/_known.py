@@ -21,6 +21,8 @@ _ROUTING_LAYERS = (
     types.MaxPool,
     nn.ZeroPad2d,
     nn.ConstantPad2d,
+    nn.ReflectionPad2d,
+    nn.ReplicationPad2d,
     nn.PixelShuffle,
     nn.PixelUnshuffle,
     nn.ChannelShuffle,
@@ -71,8 +73,10 @@ def is_routing(kind: str) -> bool:
 
 
 def is_unit_length(given: Any, result: Any) -> bool:
-    """Whether an operation scales embeddings ``(N, D)`` to unit length, however that is written."""
-    if not isinstance(given, Tensor) or not isinstance(result, Tensor) or given.ndim != 2:
+    """Whether an operation scales embeddings to unit length, however that is written."""
+    if not isinstance(given, Tensor) or not isinstance(result, Tensor) or given.ndim < 2:
+        return False
+    if given[0].numel() != given.shape[1]:  # (N, D, 1, 1) is one as well
         return False
     return given.shape == result.shape and bool(torch.allclose(F.normalize(given), result))
 
@@ -93,11 +97,13 @@ def as_layers(
         return [Reshape(result.shape[1:])]
     if kind in _ARITHMETIC:
         return _constant_op(_ARITHMETIC[kind], given, result, args, kwargs)
+    if not args and "input" in kwargs:
+        args, kwargs = (kwargs["input"],), {name: v for name, v in kwargs.items() if name != "input"}
     if kind not in _FUNCTIONS or not args or args[0] is not given:
         return None
     try:
         return _FUNCTIONS[kind](*args, **kwargs)
-    except (TypeError, ValueError):  # options that the layer does not have
+    except (TypeError, ValueError, AssertionError, RuntimeError):  # options that the layer does not have
         return None
 
 
@@ -170,10 +176,14 @@ def _batch_norm(
 
 
 def _mean(x: Tensor, dim: Any = None, keepdim: bool = False) -> list[nn.Module] | None:
-    dims = dim if isinstance(dim, (tuple, list)) else (dim,)
-    if x.ndim != 4 or None in dims or sorted(d % 4 for d in dims) != [2, 3]:
+    """A mean over places: rows, columns or both, or those of flattened maps."""
+    dims = {d % x.ndim for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
+    if x.ndim not in (3, 4) or dims & {0, 1}:
         return None
-    return [nn.AdaptiveAvgPool2d(1)] if keepdim else [nn.AdaptiveAvgPool2d(1), Reshape((x.shape[1],))]
+    sizes = [1 if d in dims else x.shape[d] for d in range(2, x.ndim)]
+    pool = nn.AdaptiveAvgPool1d(sizes[0]) if x.ndim == 3 else nn.AdaptiveAvgPool2d(tuple(sizes))
+    kept = [x.shape[d] for d in range(1, x.ndim) if d not in dims]
+    return [pool] if keepdim else [pool, Reshape(kept)]
 
 
 _FUNCTIONS: dict[str, Callable[..., list[nn.Module] | None]] = {

@@ -52,7 +52,7 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     """
     tracer = _Tracer(model, example)
     try:
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             graph = tracer.trace(model)
     except Exception as error:
         raise RuntimeError(
@@ -80,7 +80,7 @@ class _Proxy(fx.Proxy):
 
     @property
     def value(self) -> Any:
-        return self.tracer.recorded.value_of(self.node)
+        return self.tracer.recorded.value_of(self.tracer.current(self.node))
 
     @property
     def shape(self) -> torch.Size:
@@ -107,6 +107,19 @@ class _Proxy(fx.Proxy):
     def __iter__(self) -> Iterator[Any]:
         return (operator.getitem(self, index) for index in range(len(self.value)))
 
+    # Without these Python would write x += y as x = x + y, and other names of x would keep what it was.
+    def __iadd__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+    def __isub__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
+
+    def __imul__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", operator.itruediv, (self, other), {})
+
 
 class _Tracer(fx.Tracer):
     def __init__(self, model: nn.Module, example: Tensor) -> None:
@@ -114,6 +127,16 @@ class _Tracer(fx.Tracer):
         self.example = example
         self.recorded = Trace(model, fx.Graph(), {})
         self.running = False
+        self.overwritten: dict[fx.Node, fx.Node] = {}
+
+    def current(self, node: fx.Node) -> fx.Node:
+        """The node that has what is in the memory of ``node`` now, after operations in place."""
+        while node in self.overwritten:
+            node = self.overwritten[node]
+        return node
+
+    def create_arg(self, a: Any) -> Any:
+        return self.current(a.node) if isinstance(a, fx.Proxy) else super().create_arg(a)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -130,22 +153,31 @@ class _Tracer(fx.Tracer):
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         if self.running:  # fx has patched nn.Module.__call__, also for our own calls
             return forward(*args, **kwargs)
+        if isinstance(m, torch.jit.ScriptModule):
+            raise TypeError("TorchScript hides its layers")
         if isinstance(m, OnnxEmbedding):  # its forward splits batches; the graph inside is the model
             return m.graph(*args, **kwargs)
+        if isinstance(m, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            return m.module(*args, **kwargs)
+        if "_orig_mod" in m._modules:  # compiled
+            return m._modules["_orig_mod"](*args, **kwargs)  # type: ignore[misc]
         # Without hooks: a user's would keep proxies. One that changes the output is found out later.
         return super().call_module(m, m.forward, args, kwargs)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return attr_val if self.running else super().getattr(attr, attr_val, parameter_proxy_cache)
 
-    def _copy_of(self, node: fx.Node) -> Any:
-        """What a node gave; operations in place shall not write into what is recorded."""
-        value = self.recorded.value_of(node)
-        return value.clone() if isinstance(value, Tensor) and node.op != "get_attr" else value
-
     def _run(self, node: fx.Node) -> Any:
-        args = fx.node.map_arg(node.args, self._copy_of)
-        kwargs = fx.node.map_arg(node.kwargs, self._copy_of)
+        # Operations in place shall not write into what is recorded.
+        copies = {n: _copy_of(self.recorded.value_of(n), n) for n in node.all_input_nodes}
+        value = self._run_on(node, copies.__getitem__)
+        for source, copy in copies.items():
+            if copy is value and copy._version:  # whoever holds the source sees the result from now on
+                self.overwritten[source] = node
+        return value
+
+    def _run_on(self, node: fx.Node, value_of: Callable[[fx.Node], Any]) -> Any:
+        args, kwargs = fx.node.map_arg(node.args, value_of), fx.node.map_arg(node.kwargs, value_of)
         self.running = True
         try:
             if node.op == "placeholder":
@@ -159,6 +191,10 @@ class _Tracer(fx.Tracer):
             return node.target(*args, **kwargs)  # type: ignore[operator]
         finally:
             self.running = False
+
+
+def _copy_of(value: Any, node: fx.Node) -> Any:
+    return value.clone() if isinstance(value, Tensor) and node.op != "get_attr" else value
 
 
 def _is_about_shape(value: Any) -> bool:

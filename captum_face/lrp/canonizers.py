@@ -8,22 +8,30 @@ that there is nothing to undo.
 
 from __future__ import annotations
 
-import types as python_types
+import operator
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from zennit.layer import Sum
+from torch.nn.utils import parametrize
+from zennit import types
 
 from captum_face._validation import require_choice
 from captum_face.lrp._folding import fold_batch_norms
 from captum_face.lrp._known import as_layers, is_identity, is_layer, is_routing, is_unit_length
-from captum_face.lrp._layers import Rescale, Reshape
+from captum_face.lrp._layers import LayoutSum, Rescale, Reshape, side_by_side
 from captum_face.lrp._tracing import Trace, drop_unused, trace
 
 __all__ = ["canonize"]
 
 _PREFIX = "model."
+_NOT_IN_PLACE: dict[Any, Any] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
 
 
 def canonize(model: nn.Module, example: Tensor, *, unknown_layers: str = "raise") -> fx.GraphModule:
@@ -35,6 +43,8 @@ def canonize(model: nn.Module, example: Tensor, *, unknown_layers: str = "raise"
     * ``x + y``, ``torch.add``, ``x += y`` of two tensors become Zennit's ``Sum`` layer.
     * Functions (``F.relu``, ``F.linear``, a mean over places) become their layers, and a layer that is
       called twice becomes two, since a rule remembers what its layer was given.
+    * Weights that are computed from others (weight and spectral normalisation) become what they come to;
+      DataParallel and compiled models are seen through.
     * Dropout and checks of shapes vanish; an L2 normalisation of the embedding becomes a layer that hands
       relevance on.
 
@@ -60,6 +70,7 @@ def canonize(model: nn.Module, example: Tensor, *, unknown_layers: str = "raise"
     with torch.no_grad():
         module = _Rewriter(traced, raises=unknown_layers == "raise").run()
         fold_batch_norms(module)
+    _put_first_layers_first(module)
     module.meta["trace"] = traced
     return module.eval().requires_grad_(False)
 
@@ -102,12 +113,14 @@ class _Rewriter:
         if node.meta.get("rescales"):
             return self._add(node, [Rescale()], inputs[0])
         if isinstance(given, Tensor) and isinstance(result, Tensor):
-            if len(inputs) == 1 and is_identity(kind, given, result):
+            once = len(inputs) == 1 and sum(arg is inputs[0] for arg in node.args) <= 1  # and not x * x
+            if once and is_identity(kind, given, result):
                 return self.new[inputs[0]]
-            if kind in ("add", "iadd") and _is_sum(node, inputs, self.traced.values):
-                stacked = self.graph.call_function(torch.stack, ([self.new[n] for n in inputs],), {"dim": -1})
-                return self._call(node, Sum(dim=-1), stacked)
-            if len(inputs) == 1:
+            if kind in ("add", "iadd") and self._is_sum(node):
+                both = fx.node.map_arg(list(node.args), self.new.__getitem__)
+                stacked = self.graph.call_function(side_by_side, (both,))
+                return self._call(node, LayoutSum(dim=-1), stacked)
+            if once:
                 args = fx.node.map_arg(node.args, self.traced.value_of)
                 kwargs = fx.node.map_arg(node.kwargs, self.traced.value_of)
                 layers = as_layers(kind, given, result, args, kwargs)
@@ -115,7 +128,19 @@ class _Rewriter:
                     return self._add(node, layers, inputs[0])
         if not is_routing(kind):
             self._refuse(node)
-        return self.graph.node_copy(node, self._refer)
+        copy = self.graph.node_copy(node, self._refer)
+        if copy.target == "view":
+            copy.target = "reshape"  # the rewritten model may have another memory layout
+        elif isinstance(copy.target, str) and hasattr(Tensor, kind):
+            copy.target = kind  # not in place
+        copy.target = _NOT_IN_PLACE.get(copy.target, copy.target)
+        return copy
+
+    def _is_sum(self, node: fx.Node) -> bool:
+        """Whether a node adds two tensors of one shape that both depend on the image."""
+        shapes = {_shape(self.traced.value_of(n)) for n in [*node.all_input_nodes, node]}
+        both = len(node.args) == 2 and all(isinstance(arg, fx.Node) and arg in self.new for arg in node.args)
+        return both and not node.kwargs and len(shapes) == 1
 
     def _add(self, node: fx.Node, layers: list[nn.Module], source: fx.Node) -> fx.Node:
         result = self.new[source]
@@ -183,6 +208,31 @@ def _mark_rescaling(traced: Trace) -> None:
     drop_unused(traced.graph)
 
 
+def _put_first_layers_first(module: fx.GraphModule) -> None:
+    """Marks the linear layers that see the image itself, and registers the one executed first before all.
+
+    Composites that have a rule for the first layer of a kind take the one *registered* first, which may be
+    a later one where layers keep the paths they had.
+    """
+    sees_image: dict[fx.Node, bool] = {}
+    first: dict[type, str] = {}
+    for node in module.graph.nodes:
+        sees_image[node] = node.op == "placeholder" or any(sees_image[n] for n in node.all_input_nodes)
+        layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(layer, types.Linear):
+            layer.sees_image = sees_image[node]
+            sees_image[node] = False
+            first.setdefault(types.Linear, str(node.target))
+            if isinstance(layer, types.Convolution):
+                first.setdefault(types.Convolution, str(node.target))
+    for kind in (types.Convolution, types.Linear):
+        path = first.get(kind, "").split(".")
+        for i, name in enumerate(path):
+            children = module.get_submodule(".".join(path[:i]))._modules
+            if name in children:
+                children.update({name: children.pop(name), **{k: children.pop(k) for k in [*children]}})
+
+
 def _kind(node: fx.Node) -> str:
     """The bare name of what a node calls; functions of the model's own that stay whole keep their module."""
     if node.op == "call_module":
@@ -213,25 +263,34 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
-def _is_sum(node: fx.Node, inputs: list[fx.Node], values: dict[fx.Node, Any]) -> bool:
-    shapes = {getattr(values.get(n), "shape", None) for n in [*inputs, node]}
-    plain = len(node.args) == 2 and not node.kwargs
-    return plain and len(shapes) == 1 and all(isinstance(arg, fx.Node) for arg in node.args)
-
-
 def _copy(layer: nn.Module) -> nn.Module:
-    """A layer of its own with the same weights: not in place, without hooks, in eval mode."""
-    copy = type(layer).__new__(type(layer))
+    """A layer of its own with the same weights: not in place, without hooks, in eval mode.
+
+    Weights that are computed from others (weight and spectral normalisation, new and old) become plain
+    ones: rules work on what the layer uses.
+    """
+    parametrized = parametrize.is_parametrized(layer)
+    kind: Any = type(layer).__bases__[0] if parametrized else type(layer)
+    copy: nn.Module = kind.__new__(kind)
     nn.Module.__init__(copy)
     own = set(vars(copy))
     vars(copy).update({name: value for name, value in vars(layer).items() if name not in own})
-    for name, value in layer._parameters.items():
+    weights = dict(layer._parameters)
+    if parametrized:
+        names = [name for name, _ in layer.get_submodule("parametrizations").named_children()]
+        weights.update({name: getattr(layer, name) for name in names})
+    for name in [name for name, value in vars(copy).items() if isinstance(value, Tensor)]:
+        weights[name] = vars(copy).pop(name)
+        for part in ("_g", "_v", "_orig"):
+            weights.pop(name + part, None)
+    for name, value in weights.items():
         copy.register_parameter(name, None if value is None else nn.Parameter(value.detach().clone(), False))
     for name, buffer in layer._buffers.items():
         copy.register_buffer(name, None if buffer is None else buffer.detach().clone())
     for name, child in layer.named_children():
-        copy.add_module(name, _copy(child))
-    if isinstance(vars(copy).get("forward"), python_types.MethodType):
+        if not parametrized or name != "parametrizations":
+            copy.add_module(name, _copy(child))
+    if isinstance(vars(copy).get("forward"), MethodType):
         del copy.forward  # bound to the original
     if hasattr(copy, "inplace"):
         vars(copy)["inplace"] = False

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from zennit import composites as zennit_composites
 from zennit import types
 from zennit.composites import SpecialFirstLayerMapComposite
-from zennit.core import Composite
+from zennit.core import Composite, Hook
 from zennit.layer import Sum
 from zennit.rules import Flat, Pass, ReLUGuidedBackprop
 
@@ -45,7 +45,8 @@ def face(gamma: float = 0.5, head: float = 0.2, biases: bool = False) -> Composi
     * All convolutions but the first, linear layers, sums and means: :class:`~captum_face.lrp.Signed`,
       with the smaller gamma ``head`` in layers with a single place, which decide what about the face an
       embedding channel looks at, and ``gamma`` below, where small ones would add up to noise.
-    * The first convolution: Zennit's ``Flat``, as the zero of a normalised pixel means nothing.
+    * The first convolution, and any other that sees the image itself: Zennit's ``Flat``, as the zero of a
+      normalised pixel means nothing.
     * Activations: relevance passes.
 
     Args:
@@ -55,7 +56,7 @@ def face(gamma: float = 0.5, head: float = 0.2, biases: bool = False) -> Composi
         biases: Whether biases take their share, which is then lost.
     """
     signed = Signed(gamma, head, biases)
-    return SpecialFirstLayerMapComposite(
+    return _Face(
         layer_map=[
             *_OWN,
             ((types.Activation, types.BatchNorm), Pass()),
@@ -63,6 +64,15 @@ def face(gamma: float = 0.5, head: float = 0.2, biases: bool = False) -> Composi
         ],
         first_map=[(types.Convolution, Flat(stabilizer=1e-12))],
     )
+
+
+class _Face(SpecialFirstLayerMapComposite):
+    """Takes all layers for first ones that see the image: a model may look at it twice, mirrored."""
+
+    def mapping(self, ctx: dict[str, Any], name: str, module: nn.Module) -> Hook | None:
+        if getattr(module, "sees_image", False):
+            ctx["first_layer_visited"] = False
+        return super().mapping(ctx, name, module)
 
 
 def resolve_composite(

@@ -16,14 +16,13 @@ from zennit.core import Composite
 
 from captum_face._batching import default_batch_size
 from captum_face._validation import require_images, require_positive_int
+from captum_face.channels import not_differentiable
 from captum_face.lrp._checking import first_departure, first_difference
 from captum_face.lrp.canonizers import canonize
 from captum_face.lrp.composites import resolve_composite
 from captum_face.pair import PairSimilarity
 
 __all__ = ["Propagation", "relevance_maps_chunked"]
-
-#: Starting relevances in one backward pass where the caller does not say.
 
 #: Largest relative error of a canonized model's embedding; a cosine of 1 - 1e-5.
 TOLERANCE = (2 * 1e-5) ** 0.5
@@ -68,9 +67,13 @@ class Propagation:
             self.model: nn.Module = original
             self.hooked: nn.Module = original.model
             self.canonizers: list[Canonizer] = []
+            self.layout = torch.preserve_format
             self.canonized = isinstance(canonizers, str) and canonizers == "auto"
             if self.canonized:
                 self.model = self.hooked = canonize(original, given, unknown_layers=unknown_layers)
+                if example.device.type == "cpu":  # where convolutions are faster with channels side by side
+                    self.layout = torch.channels_last
+                    self.model.to(memory_format=self.layout)
             else:
                 self.canonizers = [] if canonizers is None else _require_canonizers(canonizers)
                 self.composite = MixedComposite([self.composite], list(self.canonizers))
@@ -112,15 +115,13 @@ class Propagation:
             given = self.pair.preprocess(image.clone())
         with self._registered():
             with torch.inference_mode(False), torch.enable_grad():
-                replicas = given.expand(size, *given.shape[1:]).clone().requires_grad_()
+                replicas = given.expand(size, *given.shape[1:]).clone(memory_format=self.layout)
+                replicas.requires_grad_()
                 with self._single_calls():
-                    embeddings = self.model(replicas.clone())  # the model may work in place
+                    embeddings = self._embedded(replicas.clone())  # the model may work in place
             self._require_same(embeddings.detach(), expected, given)
             if not embeddings.requires_grad:
-                raise TypeError(
-                    "expected an embedding model that can be differentiated, got one whose embedding has no "
-                    "gradient for the image (onnxruntime, numpy, or no_grad inside)"
-                )
+                raise not_differentiable()
             for start in range(0, len(seeds), size):
                 rows = slice(start, min(start + size, len(seeds)))
                 with torch.inference_mode(False), torch.enable_grad():
@@ -137,6 +138,14 @@ class Propagation:
                         )
                     relevance = _through_preprocessing(self.pair, image, relevance)
                 yield rows, relevance
+
+    def _embedded(self, images: Tensor) -> Tensor:
+        try:
+            return self.model(images)
+        except AttributeError as error:
+            if "register_hook" in str(error):  # zennit's, where there is no graph to hook into
+                raise not_differentiable() from error
+            raise
 
     @contextmanager
     def _registered(self) -> Iterator[None]:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
 from zennit.core import Hook, ParamMod
+from zennit.layer import Sum
 
 __all__ = ["Signed"]
-
-
-class _Part(NamedTuple):
-    """Inputs of one sign through weights of one sign: contributions that are all of one sign."""
-
-    values: Tensor
-    weight: Tensor | None
-    supports: bool  # the contributions are positive
 
 
 class Signed(Hook):
@@ -61,68 +53,91 @@ class Signed(Hook):
         """A hook of the same options for another module."""
         return Signed(self.gamma, self.head, self.biases)
 
+    def pre_forward(self, module: nn.Module, input: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Runs the layer without a graph: its gradient would be computed in each pass, and not used."""
+        self.stored_tensors["source"] = input[0]
+        return (input[0].detach(), *input[1:])
+
+    def post_forward(self, module: nn.Module, input: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Puts the rule into the graph where the layer would have been."""
+        return _Ruled.apply(self.stored_tensors.pop("source"), output, self, module)
+
     def forward(self, module: nn.Module, input: tuple[Tensor, ...], output: Tensor) -> None:
         """Remembers what the layer was given; once, where all of the batch is one image."""
         given = input[0].detach()
         first = given[:1]
         self.stored_tensors["input"] = first if torch.equal(given, first.expand_as(given)) else given
-        self.stored_tensors.pop("factors", None)
+        self.stored_tensors.pop("known", None)
 
     def backward(self, module: nn.Module, grad_input: Any, grad_output: Any) -> tuple[Tensor]:
         """The relevance of the layer's inputs from that of its outputs."""
         relevance = grad_output[0]
         given = self.stored_tensors["input"]
+        shape = (len(relevance), *given.shape[1:])
         with torch.no_grad():
-            if "factors" not in self.stored_tensors:  # the same for all that goes down the same graph
-                self.stored_tensors["factors"] = self._factors(module, given)
-            supporting, opposing, idle = self.stored_tensors["factors"]
-            result = torch.zeros_like(grad_input[0])
-            for part in _parts(module, given):
-                share = relevance * (supporting if part.supports else opposing)
-                result += part.values * _transposed(module, part.weight, result, share)
+            weight = getattr(module, "weight", None)
+            if not self.active:  # what zennit's Composite.inactive() asks for
+                return (_transposed(module, weight, shape, relevance),)
+            if "known" not in self.stored_tensors:  # the same for all that goes down the same graph
+                self.stored_tensors["known"] = self._prepared(module, given)
+            plain, size, idle = self.stored_tensors["known"]
+            result = given * _transposed(module, weight, shape, relevance * plain)
+            result += given.abs() * _transposed(module, _absolute(weight), shape, relevance * size)
             if idle is not None:
-                result += _transposed(module, _ones(module), result, relevance * idle)
+                result += _transposed(module, _ones(weight), shape, relevance * idle)
         return (result,)
 
-    def _factors(self, module: nn.Module, given: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What relevance is multiplied by for supporting, opposing and for silent inputs."""
-        sums = {True: torch.zeros(()), False: torch.zeros(())}
-        for part in _parts(module, given):
-            sums[part.supports] = sums[part.supports] + _apply(module, part.weight, part.values)
+    def _prepared(self, module: nn.Module, given: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        r"""What the relevance of each output is multiplied by for its inputs.
+
+        A contribution counts :math:`c + d` times where it has the sign :math:`s` of the sum and
+        :math:`c - d` times where it has not, which is :math:`c z_i + d s |z_i|` for both: two passes along
+        the weights and along their absolute values, whatever the signs.
+
+        Returns:
+            What the contributions are multiplied by, what their absolute values are, and what goes to
+            every input alike.
+        """
+        weight = getattr(module, "weight", None)
+        total = _apply(module, weight, given)
+        size = _apply(module, _absolute(weight), given.abs())
         if self.biases:
             bias = module.forward(torch.zeros_like(given))
-            sums = {True: sums[True] + bias.clamp(min=0), False: sums[False] + bias.clamp(max=0)}
-        positive = (sums[True] + sums[False] >= 0).to(given)
-        one_place = positive.ndim == 2 or positive[0, 0].numel() == 1
+            total, size = total + bias, size + bias.abs()
+        one_place = total.ndim == 2 or total[0, 0].numel() == 1
         gamma = self.head if one_place and self.head is not None else self.gamma
-        strong, weak = (1.0, 0.0) if math.isinf(gamma) else (1.0 + gamma, 1.0)
-        supporting = weak + (strong - weak) * positive
-        opposing = strong + (weak - strong) * positive
-        total = supporting * sums[True] + opposing * sums[False]
-        # below this, relevance / total could overflow
-        silent = total.abs() <= torch.finfo(given.dtype).eps ** 4
-        scale = torch.where(silent, 0.0, 1 / torch.where(silent, 1.0, total))
+        c, d = (0.5, 0.5) if math.isinf(gamma) else (1 + gamma / 2, gamma / 2)
+        signed = d * torch.where(total >= 0, 1.0, -1.0).to(given)
+        denominator = c * total + signed * size
+        # below this, relevance / denominator could overflow
+        silent = denominator.abs() <= torch.finfo(given.dtype).eps ** 4
+        scale = torch.where(silent, 0.0, 1 / torch.where(silent, 1.0, denominator))
         idle = None
         if silent.any():
-            idle = silent / _apply(module, _ones(module), torch.ones_like(given))
-        return supporting * scale, opposing * scale, idle
+            seen = _apply(module, _ones(weight), torch.ones_like(given))
+            idle = silent / torch.where(seen == 0, 1.0, seen)  # none where there is only padding
+        return c * scale, signed * scale, idle
 
 
-def _parts(module: nn.Module, given: Tensor) -> Iterator[_Part]:
-    """The contributions of a layer by their sign; after a ReLU there are no negative inputs."""
-    weight = getattr(module, "weight", None)
-    signs = (True, False) if bool((given < 0).any()) else (True,)
-    for positive in signs:
-        values = given.clamp(min=0) if positive else given.clamp(max=0)
-        if weight is None:  # a sum or a mean, whose weights are positive
-            yield _Part(values, None, positive)
-        else:
-            yield _Part(values, weight.clamp(min=0), positive)
-            yield _Part(values, weight.clamp(max=0), not positive)
+class _Ruled(torch.autograd.Function):
+    """A layer's output, whose gradient is what the layer's rule says."""
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, output: Tensor, rule: Signed, module: nn.Module) -> Tensor:
+        ctx.rule, ctx.module = rule, module
+        return output.clone()  # as an activation may work in place on it
+
+    @staticmethod
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, None, None, None]:
+        return (*ctx.rule.backward(ctx.module, None, (relevance,)), None, None, None)
 
 
-def _ones(module: nn.Module) -> Tensor | None:
-    weight = getattr(module, "weight", None)
+def _absolute(weight: Tensor | None) -> Tensor | None:
+    """Absolute weights; sums and means have none of their own, and theirs are positive."""
+    return None if weight is None else weight.abs()
+
+
+def _ones(weight: Tensor | None) -> Tensor | None:
     return None if weight is None else torch.ones_like(weight)
 
 
@@ -132,17 +147,32 @@ def _apply(module: nn.Module, weight: Tensor | None, values: Tensor) -> Tensor:
         return module.forward(values)
 
 
-def _transposed(module: nn.Module, weight: Tensor | None, like: Tensor, share: Tensor) -> Tensor:
-    """From outputs back to inputs, along the same weights."""
+def _transposed(module: nn.Module, weight: Tensor | None, shape: tuple[int, ...], share: Tensor) -> Tensor:
+    """From outputs back to inputs of a shape, along the same weights."""
+    if isinstance(module, Sum):
+        return share.unsqueeze(module.dim).expand(shape)
     if isinstance(module, nn.Linear) and weight is not None:
         return share @ weight
     if isinstance(module, nn.Conv2d) and weight is not None and _is_plain(module):
-        options = module.stride, module.padding, module.dilation, module.groups
-        return conv2d_input(like.shape, weight, share, *options)
+        return _transposed_conv2d(module, weight, shape, share)
     with torch.enable_grad():
-        start = torch.zeros_like(like).requires_grad_()
+        start = share.new_zeros(shape).requires_grad_()
         (result,) = torch.autograd.grad(_apply(module, weight, start), start, share)
     return result
+
+
+def _transposed_conv2d(module: nn.Conv2d, weight: Tensor, shape: tuple[int, ...], share: Tensor) -> Tensor:
+    """What ``torch.nn.grad.conv2d_input`` gives, which is slower for depthwise and 1x1 ones on a CPU."""
+    step, padding, dilation = module.stride, module.padding, module.dilation
+    assert not isinstance(padding, str)
+    point = module.groups == 1 and module.kernel_size == step == (1, 1) and not any(padding)
+    if point and share.is_contiguous(memory_format=torch.channels_last):
+        return (share.movedim(1, -1) @ weight[:, :, 0, 0]).movedim(-1, 1)
+    left = [  # rows and columns that no step reaches any more
+        shape[i + 2] - ((share.shape[i + 2] - 1) * step[i] - 2 * int(padding[i]) + dilation[i] * (k - 1) + 1)
+        for i, k in enumerate(module.kernel_size)
+    ]
+    return F.conv_transpose2d(share, weight, None, step, padding, left, module.groups, dilation)
 
 
 def _is_plain(module: nn.Conv2d) -> bool:

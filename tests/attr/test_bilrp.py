@@ -76,6 +76,29 @@ def test_chunks_and_partners_do_not_change_interactions(pair, images):
     torch.testing.assert_close(swapped, whole.transpose(1, 2))
 
 
+@pytest.mark.parametrize(("a", "b"), [(1, 3), (3, 1), (2, 2)])
+def test_every_image_is_propagated_once_whatever_its_partners(pair, images, monkeypatch, a, b):
+    from captum_face.lrp.propagation import Propagation
+
+    counts = []
+    original = Propagation.maps
+
+    def maps(self, image, seeds, *rest):
+        counts.append(len(seeds))
+        return original(self, image, seeds, *rest)
+
+    monkeypatch.setattr(Propagation, "maps", maps)
+    sides = images[0][:a], images[1][:b]
+    BiLRP(pair).interactions(sides, grid=(3, 2))
+    assert counts == [7] * (a + b)
+    counts.clear()
+    marginals = BiLRP(pair).attribute(sides)
+    assert counts.count(7) == a + b  # the others are the marginals' own, one for each pair
+    assert sum(counts) - 7 * (a + b) == 2 * max(a, b)
+    for marginal, whole in zip(marginals, LRP(pair).attribute(sides), strict=True):
+        torch.testing.assert_close(marginal, whole, rtol=1e-3, atol=1e-5)
+
+
 def test_random_projections_keep_the_sum_and_converge(pair, images):
     exact = BiLRP(pair).interactions(images, grid=(3, 2))
 
@@ -95,6 +118,18 @@ def test_random_projections_keep_the_sum_and_converge(pair, images):
         BiLRP(pair, projections=3).attribute(images), BiLRP(pair).attribute(images), strict=True
     ):
         torch.testing.assert_close(marginal.sum((1, 2, 3)), whole.sum((1, 2, 3)), rtol=1e-3, atol=1e-5)
+
+
+def test_projections_of_one_image_against_many_are_those_of_each_pair(pair, images):
+    method = BiLRP(pair, projections=3)
+    sides = images[0][:1], images[1]
+    one_by_one = [(sides[0], image[None]) for image in sides[1]]
+    joint = torch.cat([method.interactions(two, grid=(3, 2)) for two in one_by_one])
+    torch.testing.assert_close(method.interactions(sides, grid=(3, 2)), joint, rtol=1e-4, atol=1e-6)
+    marginals = [method.attribute(two) for two in one_by_one]
+    for side, attr in enumerate(method.attribute(sides)):
+        want = torch.cat([marginal[side] for marginal in marginals])
+        torch.testing.assert_close(attr, want, rtol=1e-4, atol=1e-6)
 
 
 def test_the_model_is_left_as_it_was(pair, images):

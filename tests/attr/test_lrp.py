@@ -99,6 +99,30 @@ def test_relevance_passes_the_preprocessing_to_the_pixels_it_came_from(images, p
     torch.testing.assert_close(outer, inner, rtol=1e-4, atol=1e-7)
 
 
+def test_preprocessing_in_place_leaves_the_images(net, images):
+    pair = PairSimilarity(net, preprocess=lambda x: x.pow_(2).flip(1))  # whose Jacobian is not the same twice
+    plain = PairSimilarity(net, preprocess=lambda x: x.pow(2).flip(1))
+    before = [image.clone() for image in images]
+    for got, want in zip(LRP(pair).attribute(images), LRP(plain).attribute(images), strict=True):
+        torch.testing.assert_close(got, want)
+    for image, copy in zip(images, before, strict=True):
+        assert torch.equal(image, copy)
+
+
+def test_a_fixed_batch_without_canonization(images):
+    class Single(nn.Sequential):
+        def forward(self, x):
+            assert len(x) == 1
+            return super().forward(x)
+
+    pair = PairSimilarity(Single(nn.Flatten(), nn.Linear(756, 5)), max_batch_size=1)
+    sides = images[0][:1], images[1]
+    for got, want in zip(
+        LRP(pair, canonizers=None).attribute(sides), LRP(pair).attribute(sides), strict=True
+    ):
+        torch.testing.assert_close(got, want)
+
+
 def test_hooks_of_the_model_see_tensors_only(net, images):
     seen = []
     for module in net.modules():
@@ -142,6 +166,12 @@ def test_biases_take_relevance_only_when_asked(pair, images):
     asked, _ = ratios(pair, images, biases=True)
     torch.testing.assert_close(without, torch.ones(3, 2), rtol=1e-4, atol=1e-4)
     assert (asked - 1).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("name", ["epsilon_plus", "epsilon_alpha2_beta1", "epsilon_gamma_box"])
+def test_biases_of_zennits_composites_take_relevance_only_when_asked(pair, images, name):
+    without, asked = (LRP(pair, composite=name, biases=b).attribute(images)[0] for b in (False, True))
+    assert (without - asked).abs().max() > 1e-3 * without.abs().max()
 
 
 def test_canonizers_none_takes_the_modules_as_they_are(images):
@@ -308,6 +338,24 @@ def test_preprocessing_without_a_gradient(net, images):
     pair = PairSimilarity(net, preprocess=lambda x: x.detach() * 2)
     with pytest.raises(TypeError, match="expected preprocessing that can be differentiated"):
         LRP(pair).attribute(images)
+
+
+def test_a_model_without_a_gradient(images):
+    class Detached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small_net()
+
+        def forward(self, x):
+            with torch.no_grad():
+                return self.net(x)
+
+    pair = PairSimilarity(Detached().eval())
+    before = state(pair)
+    for composite in ("face", "epsilon_plus"):
+        with pytest.raises(TypeError, match=r"embedding model that can be differentiated.*CorrRISE"):
+            LRP(pair, composite=composite, canonizers=None).attribute(images)
+        assert same_state(before, state(pair))
 
 
 def test_rules_that_explode_are_an_error(images):

@@ -118,6 +118,14 @@ def test_a_batchnorm_used_twice_goes_into_both_users_or_stays():
     assert of_kind(check(Functional(forward, b=mixed, **layers)), nn.BatchNorm2d) == ["norm"]
 
 
+def test_a_batchnorm_whose_channels_are_mixed_before_the_convolution_stays():
+    def forward(self, x):
+        return self.head(self.conv(self.norm(x.relu()).reshape(-1, 6, 6, 10)))
+
+    module = check(Functional(forward, norm=nn.BatchNorm2d(3), conv=conv(6, 4), head=head()))
+    assert of_kind(module, nn.BatchNorm2d) == ["norm"]
+
+
 def test_a_convolution_used_by_others_keeps_its_weights():
     def forward(self, x):
         x = self.conv(x)
@@ -145,6 +153,90 @@ def test_a_layer_called_twice_becomes_two():
     module = check(Functional(forward, conv=conv(3, 3), act=nn.ReLU(inplace=True), head=head(3)))
     assert of_kind(module, nn.Conv2d) == ["conv", "conv_1"]
     assert of_kind(module, nn.ReLU) == ["act", "act_1"]
+
+
+def test_a_sum_with_a_parameter_is_no_residual():
+    net = Functional(
+        lambda self, x: self.conv(x) + self.place, conv=conv(), place=nn.Parameter(torch.rand(1, 4, 12, 10))
+    )
+    module = check(nn.Sequential(net, head()))
+    assert not of_kind(module, Sum)
+    assert len(of_kind(module, ConstantOp)) == 1
+
+
+def test_all_names_of_a_tensor_see_what_is_done_to_it_in_place():
+    def activated(self, x):
+        x = self.conv(x)
+        return self.head(self.inner(self.act(x)) + x)  # x went through the activation
+
+    check(Functional(activated, conv=conv(), inner=conv(4, 4), act=nn.ReLU(inplace=True), head=head()))
+
+    def added(self, x):
+        x = other = self.conv(x)
+        other += self.inner(x).relu_()
+        other *= 2
+        other -= 1
+        other /= 3
+        return self.head(x)
+
+    module = check(Functional(added, conv=conv(), inner=conv(4, 4), head=head()))
+    assert len(of_kind(module, Sum)) == 1
+    assert len(of_kind(module, ConstantOp)) == 3
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_wrapped_models_are_seen_through(wrap):
+    module = check(nn.Sequential(wrap(nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU())), head()))
+    assert of_kind(module, nn.Conv2d)
+    assert not of_kind(module, nn.BatchNorm2d)
+
+
+def test_torchscript_cannot_be_traced():
+    model = torch.jit.script(nn.Sequential(conv(), head()).double().eval())
+    with pytest.raises(RuntimeError, match=r"cannot be traced.*TorchScript hides its layers.*torch.jit out"):
+        canonize(nn.Sequential(model), images(1))
+
+
+@pytest.mark.parametrize("pad", [nn.ReflectionPad2d, nn.ReplicationPad2d, nn.ZeroPad2d])
+def test_padding_layers(pad):
+    check(nn.Sequential(pad(1), nn.Conv2d(3, 4, 3), nn.ReLU(), head()))
+
+
+@pytest.mark.parametrize(
+    "mean",
+    [lambda x: x.mean((2, 3)), lambda x: x.mean([-1, -2], keepdim=True).flatten(1),
+     lambda x: x.mean(3).mean(2), lambda x: x.mean(2, keepdim=True).mean(-1).flatten(1),
+     lambda x: x.flatten(2).mean(-1)],
+)  # fmt: skip
+def test_means_over_places_become_layers(mean):
+    net = Functional(lambda self, x: mean(self.conv(x)), conv=conv())
+    module = check(nn.Sequential(net, nn.Linear(4, 5)))
+    assert of_kind(module, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d))
+    with pytest.raises(ValueError, match="no rule for mean"):
+        canonize(Functional(lambda self, x: x.mean(1), conv=conv()).double().eval(), images(1))
+
+
+def test_a_reshape_that_stays_does_not_mind_the_memory_layout():
+    """Two images inside for each one outside: no layer for it, so that the operation stays."""
+
+    def both(self, x):
+        x = self.conv(torch.cat([x, x.flip(3)]))
+        a, b = self.head(x.view(-1, 480)).chunk(2)
+        return a + b
+
+    model = Functional(both, conv=conv(), head=nn.Linear(480, 5)).double().eval()
+    with pytest.raises(ValueError, match="no rule for view"):
+        canonize(model, images(1))
+    module = canonize(model, images(1), unknown_layers="gradient").to(memory_format=torch.channels_last)
+    torch.testing.assert_close(module(images(1).to(memory_format=torch.channels_last)), model(images(1)))
+
+
+def test_functions_called_by_keyword():
+    def forward(self, x):
+        return self.head(nn.functional.relu(input=F.conv2d(input=x, weight=self.kernel, padding=1)))
+
+    module = check(Functional(forward, kernel=nn.Parameter(torch.randn(4, 3, 3, 3)), head=head()))
+    assert len(of_kind(module, nn.Conv2d)) == len(of_kind(module, nn.ReLU)) == 1
 
 
 def test_functions_become_layers():
@@ -179,7 +271,8 @@ def test_functions_become_layers():
     "scale",
     [lambda x: F.normalize(x), lambda x: x / x.norm(dim=1, keepdim=True),
      lambda x: torch.div(x, torch.norm(x, 2, 1, True)),
-     lambda x: x / x.pow(2).sum(1, keepdim=True).sqrt().clamp(min=1e-9)],
+     lambda x: x / x.pow(2).sum(1, keepdim=True).sqrt().clamp(min=1e-9),
+     lambda x: F.normalize(x[..., None, None]).flatten(1)],
 )  # fmt: skip
 def test_an_embedding_that_is_normalised_inside(scale):
     module = check(nn.Sequential(conv(), head(), Functional(lambda self, x: scale(x))))
@@ -253,7 +346,9 @@ def test_an_unknown_layer_is_named(layer, name):
 @pytest.mark.parametrize(
     ("function", "name"),
     [(lambda self, x: self.a(x) * self.b(x), "mul"), (lambda self, x: self.a(x).exp(), "exp"),
-     (lambda self, x: self.a(x) - self.b(x), "sub"),
+     (lambda self, x: self.a(x) - self.b(x), "sub"), (lambda self, x: (lambda y: y * y)(self.a(x)), "mul"),
+     (lambda self, x: torch.add(self.a(x), 2, alpha=3), "add"),
+     (lambda self, x: self.a(x).clamp(0, 0) + self.b(x), "clamp"),
      (lambda self, x: torch.add(self.a(x), self.b(x), alpha=2), "add")],
 )  # fmt: skip
 def test_an_unknown_function_is_named(function, name):

@@ -13,7 +13,7 @@ from zennit.layer import Sum
 from zennit.rules import Epsilon, Norm, Pass
 
 from captum_face import PairSimilarity
-from captum_face.lrp.composites import face
+from captum_face.lrp.composites import face, resolve_composite
 from captum_face.lrp.propagation import Propagation
 from captum_face.lrp.rules import Signed
 from captum_face.models.iresnet import Add
@@ -56,6 +56,17 @@ STAGES = {
     "depthwise": lambda: [
         nn.Sequential(norm(2), nn.Conv2d(2, 4, 3, padding=1, groups=2), norm(4)), nn.ReLU6(),
         nn.Sequential(nn.Conv2d(4, 3, 1), norm(3)), nn.PReLU(3), head(60)],
+    "odd steps": lambda: [
+        nn.Conv2d(2, 4, (3, 2), (2, 3), (1, 0), (1, 2), groups=2), nn.PReLU(4), nn.Conv2d(4, 3, 1, 2),
+        head(6)],
+    "same": lambda: [
+        nn.Conv2d(2, 3, 3, padding="same"), nn.PReLU(3),
+        nn.Conv2d(3, 3, 3, padding="same", dilation=2), nn.ReLU(), head(60)],
+    "transposed": lambda: [
+        nn.ConvTranspose2d(2, 3, 2, 2), nn.PReLU(3), nn.ConvTranspose2d(3, 2, 3), head(240)],
+    "means": lambda: [
+        nn.Conv2d(2, 3, 3, padding=1), nn.PReLU(3), nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.AdaptiveAvgPool2d(1), head(3)],
     "head": lambda: [
         nn.Conv2d(2, 3, 3, padding=1), nn.PReLU(3),
         nn.Sequential(norm(3), nn.Dropout(), nn.Flatten(), nn.Linear(60, 4), norm(4, kind=nn.BatchNorm1d))],
@@ -95,7 +106,7 @@ def expected(model, image, seed, rule):
 
 def everywhere(rule, total):
     return LayerMapComposite(
-        [(types.Activation, Pass()), (types.BatchNorm, Pass()), (types.Linear, rule), (Sum, total)]
+        [((types.Activation, types.BatchNorm), Pass()), (types.Linear, rule), ((Sum, types.AvgPool), total)]
     )
 
 
@@ -128,6 +139,106 @@ def test_zennits_epsilon_rule_on_the_canonized_model(name, image, seeds):
     got = propagate(model, rules, image, seeds[:1])
     want = expected(model, image, seeds[0], oracles.epsilon)
     torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize(
+    "normalise",
+    [nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm,
+     nn.utils.parametrizations.spectral_norm],
+)  # fmt: skip
+@pytest.mark.parametrize("folded", [True, False])
+def test_weights_that_are_computed_from_others(normalise, folded, image, seeds):
+    torch.manual_seed(3)
+    layers = [nn.Conv2d(2, 3, 3, padding=1), norm(3) if folded else nn.Identity(), nn.PReLU(3), head(60)]
+    model = nn.Sequential(normalise(layers[0]), *layers[1:3], nn.Flatten(), normalise(layers[3][1]))
+    model = model.double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 1.5
+        model(image)  # the old ones compute their weights here
+    plain = nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), *layers[1:3], nn.Flatten(), nn.Linear(60, 4)
+    ).double()
+    for index in (0, 4):
+        plain[index].weight = nn.Parameter(model[index].weight.detach().clone())
+        plain[index].bias = nn.Parameter(model[index].bias.detach().clone())
+    got = propagate(model, "face", image, seeds)
+    torch.testing.assert_close(got, propagate(plain.eval(), "face", image, seeds))
+    torch.testing.assert_close(got.sum((1, 2, 3)), seeds.sum(1))
+
+
+def test_the_first_layer_is_the_one_executed_first(image, seeds):
+    """And not the one registered first, here behind an activation in the folder of another layer."""
+
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.ModuleDict({"act": nn.PReLU(2), "later": nn.Conv2d(3, 3, 3, padding=1)})
+            self.body = nn.ModuleDict({"first": nn.Conv2d(2, 3, 3, padding=1), "head": head(60)})
+
+        def layers(self):
+            return self.stem["act"], self.body["first"], self.stem["later"], self.body["head"]
+
+        def forward(self, x):
+            for layer in self.layers():
+                x = layer(x)
+            return x
+
+    model = Crossed().double().eval()
+    straight = nn.Sequential(*model.layers())
+    for composite in ("face", "epsilon_plus_flat"):
+        got = propagate(model, composite, image, seeds)
+        torch.testing.assert_close(got, propagate(straight, composite, image, seeds))
+
+
+def test_an_image_that_is_also_seen_mirrored(image, seeds):
+    class Mirrored(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return torch.cat([self.net(x), self.net(x.flip(3))], 1)
+
+    net = build(STAGES["convolution"])
+    got = propagate(Mirrored(net), "face", image, torch.cat([seeds, seeds.flip(0)], 1))
+    mirrored = propagate(net, "face", image.flip(3), seeds.flip(0)).flip(3)
+    torch.testing.assert_close(got, propagate(net, "face", image, seeds) + mirrored)
+
+
+def test_a_tensor_added_to_itself(image, seeds):
+    class Doubled(nn.Module):
+        def __init__(self, first, last):
+            super().__init__()
+            self.first, self.last = first, last
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.last(x + x)
+
+    stages = build(STAGES["convolution"])
+    model = Doubled(stages[:2], stages[2])
+    got = propagate(model, everywhere(Signed(0.5), Signed(0.5)), image, seeds)
+    doubled = build(STAGES["convolution"])  # the same relevance: both halves go the same way
+    torch.testing.assert_close(got, propagate(doubled, everywhere(Signed(0.5), Signed(0.5)), image, seeds))
+
+
+def test_an_inactive_rule_is_the_gradient(image):
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(60, 4)
+    ).double().eval().requires_grad_(False)  # fmt: skip
+    rules = LayerMapComposite([(types.Linear, Signed(0.5))])
+    leaf, plain = image.clone().requires_grad_(), image.clone().requires_grad_()
+    (want,) = torch.autograd.grad(model(plain).sum(), plain)
+    with rules.context(model) as hooked:
+        output = hooked(leaf)
+        with rules.inactive():
+            (got,) = torch.autograd.grad(output.sum(), leaf, retain_graph=True)
+        (relevance,) = torch.autograd.grad(output.sum(), leaf)
+    torch.testing.assert_close(got, want)
+    assert not torch.allclose(relevance, want)
+    assert float(relevance.sum()) != pytest.approx(float(want.sum()))
 
 
 @pytest.mark.parametrize("form", ["+", "torch.add", "+=", "module", "method"])
@@ -172,6 +283,73 @@ def test_the_default_composite_spreads_the_first_convolution_evenly(image, seeds
     relevance = oracles.signed(weights[2], value[4].flatten(), seeds[0], 0.2)  # one place: the head
     relevance = oracles.signed(weights[1], value[2].flatten(), relevance, 0.5)
     torch.testing.assert_close(got.flatten(), oracles.flat(weights[0], relevance), rtol=1e-7, atol=1e-9)
+
+
+def test_the_default_composite_has_the_signed_rule_for_means(image, seeds):
+    model = build(STAGES["means"])
+    got = propagate(model, "face", image, seeds[:1])
+    values = [image]
+    for stage in model:
+        values.append(stage(values[-1]).detach())
+    weights = [oracles.matrix(model[i], values[i].shape[1:])[0] for i in (0, 2, 3, 4)]
+    relevance = seeds[0]
+    for matrix, value, gamma in zip(
+        weights[:0:-1], (values[4], values[3], values[2]), (0.2, 0.2, 0.5), strict=True
+    ):
+        relevance = oracles.signed(matrix, value.flatten(), relevance, gamma)
+    torch.testing.assert_close(got.flatten(), oracles.flat(weights[0], relevance), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("composite", ["face", "epsilon_plus", "epsilon_gamma_box"])
+def test_constants_and_the_embeddings_length_take_no_relevance(composite, image, seeds):
+    class Scaled(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return nn.functional.normalize(self.net(x * 3 - 0.4))
+
+    net = build(STAGES["convolution"])
+    rules = composite
+    if composite == "epsilon_gamma_box":  # the box is that of the network's own input
+        rules = resolve_composite(composite, torch.full_like(image, -0.4), torch.full_like(image, 2.6))
+    want = propagate(net, rules, image * 3 - 0.4, seeds)
+    torch.testing.assert_close(propagate(Scaled(net), rules, image, seeds), want)
+
+
+def test_outputs_that_see_padding_alone_have_nobody_to_hand_relevance_to(image, seeds):
+    torch.manual_seed(7)
+    layers = nn.Conv2d(2, 3, 1, padding=1), nn.PReLU(3), nn.Conv2d(3, 2, 1, padding=(2, 0)), head(132)
+    model = nn.Sequential(*layers).double().eval()
+    got = propagate(model, everywhere(Signed(0.5), Signed(0.5)), image, seeds[:1])
+    want = expected(model, image, seeds[0], lambda w, x, r: oracles.signed(w, x, r, 0.5))
+    torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-9)
+
+
+def test_rows_of_different_images_keep_their_own_inputs(image):
+    """One hook for a batch of images: what is remembered once must not be the first image's for all."""
+    model = build(STAGES["convolution"]).requires_grad_(False)
+    batch = torch.cat([image, image.flip(2)]).requires_grad_()
+    rules = everywhere(Signed(0.5), Signed(0.5))
+    with rules.context(model) as hooked:
+        (together,) = torch.autograd.grad(hooked(batch), batch, torch.ones(2, 4, dtype=torch.float64))
+    for row, one in zip(together, (image, image.flip(2)), strict=True):
+        torch.testing.assert_close(row[None], propagate(model, rules, one, torch.ones(1, 4).double()))
+
+
+@pytest.mark.parametrize("kind", [nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.Hardtanh])
+def test_guided_backpropagation_lets_positive_gradients_through_activations(kind, image, seeds):
+    torch.manual_seed(6)
+    first, act, last = nn.Conv2d(2, 3, 3, padding=1).double(), kind().double(), head(60).double()
+    got = propagate(nn.Sequential(first, act, last), "guided_backprop", image, seeds[:1])
+    leaf = image.clone().requires_grad_()
+    before = first(leaf)
+    after = act(before)
+    (above,) = torch.autograd.grad(last(after), after, seeds[:1])
+    (below,) = torch.autograd.grad(after, before, above, retain_graph=True)
+    (want,) = torch.autograd.grad(before, leaf, below * (above > 0))
+    torch.testing.assert_close(got, want)
 
 
 def test_an_infinite_gamma_keeps_contributions_of_the_outputs_sign_alone(image, seeds):
