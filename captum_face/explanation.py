@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from captum_face._validation import require_choice, require_pair
-from captum_face.attr import get_method
+from captum_face.attr import PairAttribution, get_method
 from captum_face.data.images import load_image
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import pixel_map
@@ -132,7 +132,7 @@ class Explanation:
         arrays |= {"score": np.array(self.score), "threshold": np.array(self.threshold)}
         np.savez_compressed(paths["maps"], **arrays)  # type: ignore[arg-type] # its last option is a bool
         self.plot(**options).savefig(paths["figure"])
-        summary = self.summary() | {"figure": {name: _plain(value) for name, value in options.items()}}
+        summary = self.summary() | {"figure": {name: plain(value) for name, value in options.items()}}
         text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
         paths["summary"].write_text(text + "\n", encoding="utf-8")
         return paths
@@ -208,20 +208,10 @@ def explain(
         >>> explanation.maps[0].shape
         torch.Size([112, 112])
     """
-    entry = get_method(method)
-    if not isinstance(pair, PairSimilarity):
-        raise TypeError(
-            f"expected pair as a PairSimilarity, got {type(pair).__name__}; wrap the model in one"
-        )
-    attribution = entry.build(pair)
-    defaults = {name: parameter.default for name, parameter in attribution.options().items()}
-    for name in options:
-        require_choice(name, defaults, f"option of {method}")
-    if "seed" in defaults and options.get("seed") is None and options.get("generator") is None:
-        options["seed"] = 0
+    attribution, options = prepared_method(pair, method, options)
     if names is not None and len(names) != 2:
         raise ValueError(f"expected names for two images, got {names!r}")
-    images = require_pair(tuple(_single_image(image) for image in (image_a, image_b)))
+    images = require_pair(tuple(single_image(image) for image in (image_a, image_b)))
     if len(images[0]) != 1 or len(images[1]) != 1:
         raise ValueError(
             f"expected one pair, got batches of {len(images[0])} and {len(images[1])}; explain them one by "
@@ -238,23 +228,47 @@ def explain(
         threshold=pair.threshold if threshold is None else float(threshold),
         images=images,
         attributions=attributions,
-        settings={
-            "options": {
-                name: _plain(value)
-                for name, value in {**defaults, **options}.items()
-                if name != "show_progress"
-            },
-            "score": pair.score.name,
-            "preprocess": repr(pair.preprocess),
-            "embedding_model": type(pair.embedding_model).__name__,
-            "image_size": list(images[0].shape[-2:]),
-        },
+        settings=settings(pair, attribution, options, images[0]),
         names=names or (_name(image_a, "image A"), _name(image_b, "image B")),
         regions=(region_shares(attributions[0]), region_shares(attributions[1])) if aligned else None,
     )
 
 
-def _single_image(image: str | Path | Image.Image | Tensor) -> Tensor:
+def prepared_method(
+    pair: PairSimilarity, method: str, options: dict[str, Any]
+) -> tuple[PairAttribution, dict[str, Any]]:
+    """A registered method and the options to call it with; a seed that is not given is 0."""
+    entry = get_method(method)
+    if not isinstance(pair, PairSimilarity):
+        raise TypeError(
+            f"expected pair as a PairSimilarity, got {type(pair).__name__}; wrap the model in one"
+        )
+    attribution = entry.build(pair)
+    known = attribution.options()
+    for name in options:
+        require_choice(name, known, f"option of {method}")
+    if "seed" in known and options.get("seed") is None and options.get("generator") is None:
+        options = {**options, "seed": 0}
+    return attribution, options
+
+
+def settings(
+    pair: PairSimilarity, attribution: PairAttribution, options: dict[str, Any], image: Tensor
+) -> dict[str, Any]:
+    """What decides an explanation, the method's defaults included, as JSON can hold it."""
+    defaults = {name: parameter.default for name, parameter in attribution.options().items()}
+    return {
+        "options": {
+            name: plain(value) for name, value in {**defaults, **options}.items() if name != "show_progress"
+        },
+        "score": pair.score.name,
+        "preprocess": repr(pair.preprocess),
+        "embedding_model": type(pair.embedding_model).__name__,
+        "image_size": list(image.shape[-2:]),
+    }
+
+
+def single_image(image: str | Path | Image.Image | Tensor) -> Tensor:
     if isinstance(image, Tensor):
         return image[None] if image.ndim == 3 else image
     if isinstance(image, (str, Path, Image.Image)):
@@ -268,12 +282,12 @@ def _name(image: object, default: str) -> str:
     return Path(image).name if isinstance(image, (str, Path)) else default
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """An option as JSON can hold it: tensors by shape, anything else unknown by its repr."""
     if isinstance(value, Tensor):
         return f"tensor of shape {tuple(value.shape)}"
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-__all__ = ["distributed", "gathered", "process"]
+__all__ = ["distributed", "gathered", "gathered_by_first", "process"]
 
 # A process may have to wait for the slowest one's last pair.
 _PATIENCE = datetime.timedelta(days=7)
@@ -45,6 +45,16 @@ def gathered(value: Any) -> list[Any]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def gathered_by_first(value: Any) -> list[Any]:
+    """Every process' value in the first process, nothing in the others."""
+    if not _joined():
+        return [value]
+    rank, world = process()
+    values: list[Any] | None = [None] * world if rank == 0 else None
+    dist.gather_object(value, values)
+    return values or []
 
 
 def _joined() -> bool:

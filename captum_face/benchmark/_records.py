@@ -2,24 +2,116 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-__all__ = ["Recorder", "check_config", "read_records", "write_atomically"]
+import numpy as np
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows has none; there nobody watches over two runs in one folder
+    fcntl = None
+
+__all__ = ["Recorder", "check_config", "claimed", "merged", "read_records", "write_atomically"]
+
+# Scores differ by less with another number of threads or another processor, and so does a threshold.
+_ROUNDING = 1e-5
 
 Record = dict[str, Any]
 
 
-def read_records(folder: Path) -> list[Record]:
-    """All complete records of a folder; a line that a kill cut off is left out."""
-    records = []
+def read_records(folder: Path) -> Iterator[Record]:
+    """All complete records of a folder; a line that a kill cut off is left out.
+
+    Curves come as arrays, which take a quarter of the memory of lists.
+
+    Warns:
+        UserWarning: a line holds no record; what it held is to be computed again.
+    """
     for path in sorted(folder.glob("records-*.jsonl")):
+        damaged = []
         with path.open("rb") as file:
-            records += [json.loads(line) for line in file if line.endswith(b"\n")]
-    return records
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    continue
+                record = _parsed(line)
+                if record is None:
+                    damaged.append(number)
+                else:
+                    yield record
+        if damaged:
+            shown = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
+            warnings.warn(
+                f"{path} is damaged: no record in {len(damaged)} of its lines ({shown}); what they held is "
+                "computed again",
+                stacklevel=2,
+            )
+
+
+def _parsed(line: bytes) -> Record | None:
+    """The record that a line holds, or None."""
+    try:
+        record: Record = json.loads(line)
+        if not isinstance(record["errors"], dict):
+            return None
+        (int(record["pair"]), str(record["method"]), record["seconds"])
+        for measured in record["measured"].values():
+            measured["value"] = float(measured["value"])
+            measured["curve"] = np.asarray(measured["curve"], dtype=float)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, *, first: bool) -> Iterator[None]:
+    """Makes a folder for a run, and keeps others from running in it meanwhile.
+
+    Args:
+        folder: The run's folder.
+        first: Whether this is the first of the run's processes; it speaks for all.
+
+    Raises:
+        OSError: the folder cannot be made or written into.
+        ValueError: another run is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Where this file cannot be written, nothing can; better known before the work than after it. The lock
+    # ends with the process, however that ends.
+    name = ".lock" if first else f".lock-{os.getpid()}"
+    with (folder / name).open("ab") as file:
+        if first and fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"another run is at work in {folder}; wait for it, or choose another output folder"
+                ) from None
+            except OSError:  # a network folder that knows no locks
+                pass
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps open files
+                (folder / name).unlink()
+
+
+def merged(records: Iterable[Record]) -> list[Record]:
+    """One record for each pair and method, in the order of pairs; what went well replaces what failed."""
+    kept: dict[tuple[int, str], Record] = {}
+    for record in records:
+        key = (record["pair"], record["method"])
+        if key not in kept or not record["errors"] or kept[key]["errors"]:
+            kept[key] = record
+    return [kept[key] for key in sorted(kept)]
 
 
 class Recorder:
@@ -65,8 +157,11 @@ def check_config(path: Path, config: dict[str, Any], *, write: bool) -> None:
     if path.exists():
         try:
             there = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"expected the configuration of a run in {path}, got: {error}") from error
+        except ValueError as error:  # no JSON, or no text at all
+            raise ValueError(
+                f"expected the configuration of a run in {path}, which is damaged ({error}); choose another "
+                "output folder"
+            ) from error
         differing = list(_differences(there, config))
         if differing:
             raise ValueError(
@@ -87,12 +182,18 @@ def _differences(there: Any, now: Any, name: str = "") -> Iterable[str]:
                 yield f"{inner} is {'new' if key in now else 'gone'}"
             else:
                 yield from _differences(there[key], now[key], inner)
+    elif name == "threshold.value" and math.isclose(there, now, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
+        return
     elif there != now:
         yield f"{name} was {there!r}, is {now!r}"
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a whole file or nothing: a kill never leaves half of one."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(text, encoding="utf-8", newline="")
-    os.replace(beside, path)
+    # With the process' number, as several of them may write the same file.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

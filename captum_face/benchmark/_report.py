@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_face.benchmark._specs import NULL_BASELINES
-from captum_face.benchmark._tables import Row
-from captum_face.benchmark.measures import METRICS, Metric
-from captum_face.benchmark.published import PUBLISHED
+from captum_face.benchmark._tables import Row, beside_published
+from captum_face.benchmark.measures import Metric
 from captum_face.data.pairs import FacePairs
 from captum_face.explanation import Explanation
 from captum_face.metrics.verification import best_accuracy, eer
@@ -62,7 +61,8 @@ def render_report(
     """
     config = result.config
     name = html.escape(str(config["model"]["name"]))
-    metrics = [METRICS[metric] for metric in config["metrics"]]
+    # Metrics that apply to none of the pairs have no rows.
+    metrics = list({row.metric.name: row.metric for row in result.rows}.values())
     parts = [
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>captum_face: {name}</title>",
         f"<style>{_STYLE}</style></head><body><h1>Which explanations of {name} can be trusted?</h1>",
@@ -73,7 +73,7 @@ def render_report(
         "the paired difference beyond 0. <span class='no'>✗</span>: not shown to be better than a map that "
         "explains nothing. ↓: lower is better, ↑: higher is better.</p>",
         _table(result.rows, metrics, None, _seconds(records)),
-        _published(result.rows, metrics),
+        _published(result.rows),
         *_by_subset(result.rows, metrics),
         "<h2>Curves</h2>",
         "<div class='curves'>",
@@ -95,8 +95,9 @@ def _facts(result: BenchmarkResult, pair_rows: Sequence[Mapping[str, Any]]) -> s
     scores, same = [row["score"] for row in scored], [row["same"] for row in scored]
     config, accepted = result.config, [row["accepted"] for row in scored]
     facts = [
-        f"{config['pairs']['n']} pairs of {config['pairs']['source']}, {sum(same)} genuine and "
-        f"{len(same) - sum(same)} impostor",
+        f"{config['pairs']['n']} pairs of {html.escape(config['pairs']['source'])}, "
+        f"{config['pairs']['n_genuine']} genuine and "
+        f"{config['pairs']['n'] - config['pairs']['n_genuine']} impostor",
         f"threshold {config['threshold']['value']:.4f} ({config['threshold']['from']}): "
         f"{sum(s and a for s, a in zip(same, accepted, strict=True))} genuine and "
         f"{sum(a and not s for s, a in zip(same, accepted, strict=True))} impostor pairs accepted",
@@ -134,12 +135,16 @@ def _table(
         return ""
     best = {}
     for metric in shown:
-        means = [row.mean for (_, name), row in cells.items() if name == metric.name and row.n_pairs]
+        column = [row for (_, name), row in cells.items() if name == metric.name and row.n_pairs]
+        # A method that failed on the hard pairs has an easier mean.
+        most = max((row.n_pairs for row in column), default=0)
+        means = [row.mean for row in column if row.n_pairs == most]
         if means:
             best[metric.name] = max(means) if metric.better == "higher" else min(means)
     arrows = {"higher": "↑", "lower": "↓"}
     head = "".join(
-        f"<th title='{html.escape(metric.asks, quote=True)}'>{metric.name.replace('_', '<br>')} "
+        f"<th title='{html.escape(metric.asks, quote=True)}'>"
+        f"{html.escape(metric.name).replace('_', '<br>')} "
         f"{arrows[metric.better]}<br><span class='interval'>{subset or metric.subset}, "
         f"n={max(row.n_pairs for (_, name), row in cells.items() if name == metric.name)}</span></th>"
         for metric in shown
@@ -151,7 +156,7 @@ def _table(
         time = f"{seconds[method]:.2g}" if method in seconds else ""
         body.append(f"<tr{style}><td>{html.escape(method)}</td>{columns}<td>{time}</td></tr>")
     return (
-        f"<div class='wide'><table><thead><tr><th>method</th>{head}<th>seconds<br>a pair</th></tr></thead>"
+        f"<div class='wide'><table><thead><tr><th>method</th>{head}<th>seconds<br>an image</th></tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -167,8 +172,8 @@ def _cell(row: Row | None, best: float | None) -> str:
     failed = f"<br><span class='no'>{row.n_failed} failed</span>" if row.n_failed else ""
     style = " class='best'" if row.mean == best else ""
     low, high = row.interval
-    interval = f"<span class='interval'>{low:.3f} … {high:.3f}</span>"
-    return f"<td{style}>{row.mean:.3f}{mark}<br>{interval}{failed}</td>"
+    shown = "one pair" if math.isnan(low) else f"{low:.3f} … {high:.3f}"
+    return f"<td{style}>{row.mean:.3f}{mark}<br><span class='interval'>{shown}</span>{failed}</td>"
 
 
 def _by_subset(rows: Sequence[Row], metrics: Sequence[Metric]) -> Iterable[str]:
@@ -178,22 +183,14 @@ def _by_subset(rows: Sequence[Row], metrics: Sequence[Metric]) -> Iterable[str]:
         yield f"<details><summary>{subset}</summary>{table}</details>"
 
 
-def _published(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
+def _published(rows: Sequence[Row]) -> str:
     """The papers' values beside those of the run, in percent."""
-    lines = []
-    for value in PUBLISHED:
-        if value.metric not in {metric.name for metric in metrics}:
-            continue
-        ours = {
-            row.subset: f"{100 * row.mean:.2f}"
-            for row in rows
-            if (row.method, row.metric.name) == (value.method, value.metric)
-        }
-        lines.append(
-            f"<tr><td>{value.method}</td><td>{value.metric}</td><td>{value.percent:.2f}</td>"
-            + "".join(f"<td>{ours.get(subset, '')}</td>" for subset in ("all", "genuine", "impostor"))
-            + f"<td>{html.escape(value.source)}</td></tr>"
-        )
+    lines = [
+        f"<tr><td>{html.escape(label)}</td><td>{value.metric}</td><td>{value.percent:.2f}</td>"
+        + "".join(f"<td>{ours.get(subset, '')}</td>" for subset in ("all", "genuine", "impostor"))
+        + f"<td>{html.escape(value.source)}</td></tr>"
+        for value, label, ours in beside_published(rows)
+    ]
     if not lines:
         return ""
     return (
@@ -277,8 +274,9 @@ def _picture(figure: Figure, what: str) -> str:
 
 def _protocols(metrics: Sequence[Metric]) -> str:
     lines = [
-        f"<tr><td>{metric.name}</td><td style='text-align:left;white-space:normal'>{html.escape(metric.asks)}"
-        f"</td><td>{metric.statistic}</td><td>{metric.better}</td><td>{metric.subset}</td>"
+        f"<tr><td>{html.escape(metric.name)}</td>"
+        f"<td style='text-align:left;white-space:normal'>{html.escape(metric.asks)}</td>"
+        f"<td>{html.escape(metric.statistic)}</td><td>{metric.better}</td><td>{metric.subset}</td>"
         f"<td>{html.escape(', '.join(f'{key}={value}' for key, value in metric.protocol.items()))}</td></tr>"
         for metric in metrics
     ]

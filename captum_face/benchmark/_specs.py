@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_face._validation import require_choice
 from captum_face.attr import METHODS, PairAttribution, get_method
+from captum_face.attr._base import first_side_alone
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth
 
@@ -64,15 +65,17 @@ class Prepared(PairAttribution):
 
     def attribute(self, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Maps of both images."""
-        return self.smoothed(self.raw(inputs))
+        return self.smoothed(self.raw(inputs, both=True))
 
-    def raw(self, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Maps before smoothing."""
-        return self._method.attribute(inputs, **self._options)
+    def raw(self, inputs: tuple[Tensor, Tensor], *, both: bool) -> tuple[Tensor, Tensor]:
+        """Maps before smoothing, of both images or of image A alone (then the second one is empty)."""
+        method = self._method if both else first_side_alone(self._method)
+        return method.attribute(inputs, **self._options)
 
     def smoothed(self, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """What is done to raw maps."""
-        return smooth(maps[0], self._spec.sigma), smooth(maps[1], self._spec.sigma)
+        attr_a, attr_b = (smooth(attr, self._spec.sigma) if len(attr) else attr for attr in maps)
+        return attr_a, attr_b
 
 
 def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:

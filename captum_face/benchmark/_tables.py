@@ -7,17 +7,23 @@ import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from captum_face.benchmark._specs import NULL_BASELINES
-from captum_face.benchmark.measures import METRICS, Metric
+from captum_face.benchmark.measures import Metric
+from captum_face.benchmark.published import PUBLISHED, Published
 
-__all__ = ["Row", "curve_rows", "metric_rows", "subsets", "to_csv"]
+__all__ = ["Row", "beside_published", "curve_rows", "flat", "metric_rows", "subsets", "to_csv"]
 
 # Resamples of the bootstrap.
 _N_BOOTSTRAP = 2000
+
+# Differences below which their interval is not given. Percentile intervals are too narrow for few values: of
+# methods no better than chance, 6 % would pass with 6 pairs, where 2.5 % should.
+_FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,9 @@ class Row:
     n_failed: int  #: pairs of the subset that the method could not explain or the metric not score
     mean: float
     standard_error: float  #: of the mean; NaN for a single pair
-    interval: tuple[float, float]  #: bootstrap, 95 %, over pairs
+    interval: tuple[float, float]  #: bootstrap, 95 %, over pairs; NaN for a single pair
     #: Mean difference to each null baseline on the pairs that both have, positive = better than it, and
-    #: its bootstrap interval of 95 %.
+    #: its bootstrap interval of 95 %, NaN for fewer than 10 pairs: too few to tell it from chance.
     gains: Mapping[str, tuple[float, float, float]]
 
     @property
@@ -60,7 +66,7 @@ def subsets(same: Sequence[bool], accepted: Sequence[bool]) -> dict[str, list[in
 def metric_rows(
     records: Iterable[Mapping[str, Any]],
     methods: Sequence[str],
-    metrics: Sequence[str],
+    metrics: Sequence[Metric],
     groups: Mapping[str, Sequence[int]],
     seed: int,
 ) -> list[Row]:
@@ -71,8 +77,8 @@ def metric_rows(
     """
     values, failed = _collect(records)
     rows = []
-    for name in metrics:
-        metric = METRICS[name]
+    for metric in metrics:
+        name = metric.name
         for subset, indices in groups.items():
             by_method = {
                 method: {i: v for i in indices if (v := values.get((method, i), {}).get(name)) is not None}
@@ -114,16 +120,28 @@ def _collect(
 
 
 def _resampled_means(values: Sequence[float], seed: int) -> np.ndarray:
-    draws = np.random.default_rng(seed).integers(len(values), size=(_N_BOOTSTRAP, len(values)))
-    return np.asarray(values)[draws].mean(1)
+    return _counts(len(values), seed) @ np.asarray(values) / len(values)
+
+
+@lru_cache(maxsize=8)
+def _counts(n: int, seed: int) -> np.ndarray:
+    """How often each of ``n`` pairs is drawn in each resample; the same for all methods and metrics."""
+    draws = np.random.default_rng(seed).integers(n, size=(_N_BOOTSTRAP, n))
+    return np.stack([np.bincount(draw, minlength=n) for draw in draws]).astype(float)
 
 
 def _summary(values: Sequence[float], seed: int) -> tuple[float, float, tuple[float, float]]:
     if not values:
         return math.nan, math.nan, (math.nan, math.nan)
     error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    return float(np.mean(values)), error, _interval(values, seed, fewest=2)
+
+
+def _interval(values: Sequence[float], seed: int, *, fewest: int) -> tuple[float, float]:
+    if len(values) < fewest:
+        return math.nan, math.nan
     low, high = np.percentile(_resampled_means(values, seed), [2.5, 97.5])
-    return float(np.mean(values)), error, (float(low), float(high))
+    return float(low), float(high)
 
 
 def _gain(
@@ -131,8 +149,7 @@ def _gain(
 ) -> tuple[float, float, float]:
     sign = 1 if better == "higher" else -1
     differences = [sign * (value - null[i]) for i, value in own.items() if i in null]
-    low, high = np.percentile(_resampled_means(differences, seed), [2.5, 97.5])
-    return float(np.mean(differences)), float(low), float(high)
+    return float(np.mean(differences)), *_interval(differences, seed, fewest=_FEWEST)
 
 
 def curve_rows(
@@ -152,7 +169,7 @@ def curve_rows(
                 found = {
                     i: curve
                     for i in indices
-                    if (curve := by_key.get((method, i), {}).get(name, {}).get("curve"))
+                    if len(curve := by_key.get((method, i), {}).get(name, {}).get("curve", ()))
                 }
                 if not found:
                     continue
@@ -178,6 +195,27 @@ def curve_rows(
                         }
                     )
     return rows
+
+
+def beside_published(rows: Sequence[Row]) -> list[tuple[Published, str, dict[str, str]]]:
+    """Each published value of a run's metrics, a method's label, and its values by subset, in percent.
+
+    A value stands beside every variant of its method, as the papers smoothed some of their maps.
+    """
+    measured = {row.metric.name for row in rows}
+    found = []
+    for value in PUBLISHED:
+        if value.metric not in measured:
+            continue
+        labels = dict.fromkeys(row.method for row in rows if row.method.split(":")[0] == value.method)
+        for label in labels or [value.method]:
+            own = {
+                row.subset: f"{100 * row.mean:.2f}"
+                for row in rows
+                if (row.method, row.metric.name) == (label, value.metric) and row.n_pairs
+            }
+            found.append((value, label, own))
+    return found
 
 
 def flat(row: Row, threshold: float, seed: int) -> dict[str, Any]:
@@ -206,20 +244,22 @@ def flat(row: Row, threshold: float, seed: int) -> dict[str, Any]:
         **protocol,
         "threshold": threshold,
         "seed": seed,
+        **{key: value for key, value in row.metric.protocol.items() if key not in protocol},
     }
 
 
-# The columns that define a protocol, in all metrics.
+# The columns that define a protocol, in all metrics; what others a metric has come last.
 _PROTOCOL = ("perturb", "mode", "order", "fill", "n_steps", "n_patches", "patch_size", "layout", "central")
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV text; numbers with 6 significant digits, NaN as nothing."""
+    """Rows as CSV text; numbers with 6 significant digits, NaN and what a row lacks as nothing."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     if rows:
-        writer.writerow(rows[0])
-    writer.writerows([_cell(value) for value in row.values()] for row in rows)
+        writer.writerow(columns)
+    writer.writerows([_cell(row.get(key, "")) for key in columns] for row in rows)
     return buffer.getvalue()
 
 

@@ -34,9 +34,24 @@ class Scene:
     inputs: Maps  #: the two images, ``(1, C, H, W)`` each
     same: bool  #: whether the pair is genuine
     threshold: float  #: the verification threshold
-    stranger: Tensor  #: ``(1, C, H, W)``, another person than both
+    other: Tensor | None  #: ``(1, C, H, W)``, another person than both, or None where there is nobody
     truth: Maps | None  #: masks ``(1, H, W)`` of what is known to differ, or None
     seed: int  #: of everything random about this pair
+    needs_both: bool  #: whether image B is explained too, where something is known to differ and for reports
+
+    @property
+    def stranger(self) -> Tensor:
+        """``(1, C, H, W)``, another person than both.
+
+        Raises:
+            ValueError: there is nobody.
+        """
+        if self.other is None:
+            raise ValueError(
+                "expected an image of another person in the list, of this size and scored below the "
+                "threshold with both images, found none; add pairs of other people"
+            )
+        return self.other
 
     @property
     def patch_size(self) -> int:
@@ -70,13 +85,13 @@ class Case:
 
     @cached_property
     def maps(self) -> Maps:
-        """The method's attributions of the pair."""
+        """The method's attributions; that of image B is empty unless the scene needs both."""
         return self.explain(self.scene.inputs)
 
     @cached_property
-    def patched_maps(self) -> Maps:
-        """The method's attributions of the patched pair."""
-        return self.explain((self.scene.patched.images, self.scene.inputs[1]))
+    def patched_map(self) -> Tensor:
+        """The attributions of the patched image A."""
+        return self.explain((self.scene.patched.images, self.scene.inputs[1]))[0]
 
 
 class Measured(NamedTuple):
@@ -97,6 +112,22 @@ class Metric:
     statistic: str  #: what the value is
     measure: Callable[[Case], Measured | None]  #: None where it does not apply to the pair
     protocol: Mapping[str, object] = field(default_factory=dict)  #: everything else that defines it
+    #: Pairs it applies to, ``"all"``, ``"genuine"``, or ``"truth"`` for those whose difference is known.
+    needs: str = "all"
+
+    def __post_init__(self) -> None:
+        require_choice(self.better, ("lower", "higher"), "direction that is better")
+        require_choice(self.subset, ("all", "genuine", "impostor"), "subset of pairs")
+        require_choice(self.needs, ("all", "genuine", "truth"), "kind of pairs that a metric needs")
+
+    @property
+    def needs_stranger(self) -> bool:
+        """Whether pixels of another person stand in for hidden ones."""
+        return self.protocol.get("fill") == "swap" and self.protocol.get("order") != "dissimilar"
+
+    def applies(self, same: bool, known: bool) -> bool:
+        """Whether it can judge a pair that is genuine or not, of which is known or not what differs."""
+        return {"all": True, "genuine": same, "truth": known}[self.needs]
 
 
 def _curve(
@@ -118,7 +149,7 @@ def _curve(
         curve = perturbation_curve(
             scene.pair,
             scene.inputs,
-            case.maps,
+            (case.maps[0], None),
             others=scene.stranger if needs_stranger else None,
             seed=scene.seed,
             patch_size=scene.patch_size if patches else 1,
@@ -146,7 +177,7 @@ def _patched(name: str, asks: str, statistic: str, value: Callable[[Case], Tenso
         "layout": "grid",
         "central": _CENTRAL,
     }
-    return Metric(name, asks, "higher", "genuine", statistic, measure, protocol)
+    return Metric(name, asks, "higher", "genuine", statistic, measure, protocol, needs="genuine")
 
 
 def _changed(name: str, asks: str, statistic: str, value: Callable[[Tensor, Tensor], Tensor]) -> Metric:
@@ -159,12 +190,18 @@ def _changed(name: str, asks: str, statistic: str, value: Callable[[Tensor, Tens
         sides = [float(value(attr, mask)[0]) for attr, mask in zip(case.maps, truth, strict=True)]
         return Measured(sum(sides) / 2)
 
-    return Metric(name, asks, "higher", "impostor", statistic, measure, {"perturb": "both"})
+    return Metric(name, asks, "higher", "impostor", statistic, measure, {"perturb": "both"}, needs="truth")
 
 
-def _sanity(name: str, asks: str, better: str, statistic: str, value: Callable[[Case], Tensor]) -> Metric:
+def _sanity(
+    name: str, asks: str, better: str, statistic: str, value: Callable[..., Tensor], **protocol: Any
+) -> Metric:
     """A metric of the method rather than of what it found; it means the same on every pair."""
-    return Metric(name, asks, better, "all", statistic, lambda case: Measured(float(value(case))))
+
+    def measure(case: Case) -> Measured:
+        return Measured(float(value(case, **protocol)))
+
+    return Metric(name, asks, better, "all", statistic, measure, {"perturb": "both", **protocol})
 
 
 #: Every metric, in the order in which tables list them.
@@ -254,7 +291,7 @@ METRICS: dict[str, Metric] = {
                 patch_effect(
                     case.scene.pair,
                     (case.scene.patched.images, case.scene.inputs[1]),
-                    case.patched_maps,
+                    (case.patched_map, None),
                     case.scene.patched,
                     case.scene.inputs[0],
                     side="a",
@@ -265,19 +302,19 @@ METRICS: dict[str, Metric] = {
             "patch_auc",
             "Do the most dissimilar pixels lie in the pasted patches?",
             "pixel ROC-AUC",
-            lambda case: pixel_auc(case.patched_maps[0], case.scene.patched.masks, order="dissimilar"),
+            lambda case: pixel_auc(case.patched_map, case.scene.patched.masks, order="dissimilar"),
         ),
         _patched(
             "patch_mass",
             "How much of the dissimilarity map lies in the pasted patches?",
             "share of the mass",
-            lambda case: relevance_mass(case.patched_maps[0], case.scene.patched.masks, order="dissimilar"),
+            lambda case: relevance_mass(case.patched_map, case.scene.patched.masks, order="dissimilar"),
         ),
         _patched(
             "patch_pointing",
             "Does the most dissimilar pixel lie in a pasted patch?",
             "hit rate",
-            lambda case: pointing_game(case.patched_maps[0], case.scene.patched.masks, order="dissimilar"),
+            lambda case: pointing_game(case.patched_map, case.scene.patched.masks, order="dissimilar"),
         ),
         _changed(
             "changed_auc",
@@ -330,12 +367,13 @@ METRICS: dict[str, Metric] = {
             "Does the map change when the model's weights become random? Correlation with the map before.",
             "lower",
             "absolute Spearman correlation, all weights random",
-            lambda case: (
-                randomization(case.method, case.scene.inputs, seed=case.scene.seed, n_steps=1)
+            lambda case, **protocol: (
+                randomization(case.method, case.scene.inputs, seed=case.scene.seed, **protocol)
                 .similarity[-1]
                 .abs()
                 .mean()
             ),
+            n_steps=1,
         ),
         _sanity(
             "symmetry",
@@ -349,14 +387,26 @@ METRICS: dict[str, Metric] = {
             "How much does the map change, at most, under noise that nobody sees?",
             "lower",
             "largest relative change",
-            lambda case: sensitivity(case.method, case.scene.inputs, seed=case.scene.seed),
+            lambda case, **protocol: sensitivity(
+                case.method, case.scene.inputs, seed=case.scene.seed, **protocol
+            ),
+            perturb_radius=0.02,
+            n_perturb_samples=10,
         ),
         _sanity(
             "infidelity",
             "How badly does the map predict what noise does to the score?",
             "lower",
             "mean squared error of the score",
-            lambda case: infidelity(case.scene.pair, case.scene.inputs, case.maps, seed=case.scene.seed),
+            lambda case, **protocol: infidelity(
+                case.scene.pair,
+                case.scene.inputs,
+                case.method.attribute(case.scene.inputs),
+                seed=case.scene.seed,
+                **protocol,
+            ),
+            perturb_radius=0.1,
+            n_perturb_samples=50,
         ),
     )
 }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from captum_face._validation import require_generator, require_positive_int
+from captum_face._validation import require_generator, require_labels, require_positive_int
 from captum_face.data.images import load_image
 
 __all__ = ["FacePair", "FacePairs", "ImageFiles", "ImageSource"]
@@ -114,7 +114,8 @@ class FacePairs(Dataset[FacePair]):
         image_names: The names of all images, in the order of their first appearance.
 
     Raises:
-        ValueError: numbers of names, labels, places or folds that differ.
+        TypeError: labels that are not numbers.
+        ValueError: numbers of names, labels, places or folds that differ, or a label that is neither 0 nor 1.
 
     Examples::
 
@@ -140,7 +141,7 @@ class FacePairs(Dataset[FacePair]):
         folds: Sequence[int] | Tensor | None = None,
     ) -> None:
         self.names = tuple((a, b) for a, b in names)
-        self.same = torch.as_tensor(same, dtype=torch.bool)
+        self.same = require_labels(same, len(self.names))
         self.source = source
         self.folds = None if folds is None else torch.as_tensor(folds, dtype=torch.int64)
         self._first_use: dict[str, int] = {}
@@ -150,7 +151,7 @@ class FacePairs(Dataset[FacePair]):
         self.image_names = tuple(self._first_use)
         self._images = images
         self._places = None if places is None else tuple(places)
-        for what, rows in (("labels", self.same), ("places", self._places), ("folds", self.folds)):
+        for what, rows in (("places", self._places), ("folds", self.folds)):
             if rows is not None and len(rows) != len(self.names):
                 raise ValueError(f"expected {what} for {len(self.names)} pairs, got {len(rows)}")
 

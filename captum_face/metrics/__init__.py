@@ -1,5 +1,6 @@
 """Is the model good, and do the maps explain it? Verification, localisation, patches, sanity."""
 
+from captum_face.metrics.identification import IdentificationCurve, identification_curve
 from captum_face.metrics.localisation import pixel_auc, pointing_game, relevance_mass
 from captum_face.metrics.patches import Patched, PatchEffect, paste_patches, patch_effect
 from captum_face.metrics.perturbation import PerturbationCurve, perturbation_curve
@@ -20,6 +21,7 @@ from captum_face.metrics.verification import (
 __all__ = [
     "EER",
     "ROC",
+    "IdentificationCurve",
     "KFoldAccuracy",
     "PatchEffect",
     "Patched",
@@ -28,6 +30,7 @@ __all__ = [
     "best_accuracy",
     "calibrate_threshold",
     "eer",
+    "identification_curve",
     "infidelity",
     "kfold_accuracy",
     "pair_scores",

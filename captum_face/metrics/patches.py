@@ -127,7 +127,7 @@ def _draw(
 def patch_effect(
     pair: PairSimilarity,
     inputs: tuple[Tensor, Tensor],
-    attributions: tuple[Tensor, Tensor],
+    attributions: tuple[Tensor | None, Tensor | None],
     patched: Patched,
     originals: Tensor,
     *,
@@ -144,7 +144,7 @@ def patch_effect(
     Args:
         pair: The model; it runs in eval mode and is left as it was.
         inputs: ``(image_a, image_b)`` that were explained, the patched images on one side.
-        attributions: ``(attr_a, attr_b)`` of ``inputs``.
+        attributions: ``(attr_a, attr_b)`` of ``inputs``; None for the image that is not patched.
         patched: From :func:`paste_patches`, at least 2 patches. In overlapping ones a pixel comes back
             with each of them; ``layout="grid"`` avoids that.
         originals: ``(N, C, H, W)``, the images before patching.
@@ -184,12 +184,15 @@ def patch_effect(
         raise ValueError("expected at least 2 patches to rank, got 1")
     if not isinstance(attributions, (tuple, list)) or len(attributions) != 2:
         raise TypeError("expected attributions as a pair (attr_a, attr_b)")
-    evidence = -pixel_map(attributions[swapped]).detach().cpu().double()
+    attr = attributions[swapped]
+    if attr is None:
+        raise TypeError(f"expected the attribution of image {side}, which is patched, got None")
+    evidence = -pixel_map(attr).detach().cpu().double()
     patches = patched.patches.cpu()
     if evidence.shape != patched.masks.shape:
         raise ValueError(
             f"expected attributions of {tuple(own.shape)}, the shape of image_{side}, got "
-            f"{tuple(attributions[swapped].shape)}"
+            f"{tuple(attr.shape)}"
         )
     if mass == "dissimilar":
         evidence = evidence.clamp(min=0)

@@ -99,7 +99,7 @@ class PerturbationCurve:
 def perturbation_curve(
     pair: PairSimilarity,
     inputs: tuple[Tensor, Tensor],
-    attributions: tuple[Tensor, Tensor],
+    attributions: tuple[Tensor | None, Tensor | None],
     *,
     mode: str = "deletion",
     order: str = "similar",
@@ -127,7 +127,7 @@ def perturbation_curve(
         pair: The model.
         inputs: ``(image_a, image_b)``, each ``(N, C, H, W)`` in [0, 1].
         attributions: ``(attr_a, attr_b)`` as a method gives them, ``(N, C, H, W)`` or ``(N, H, W)``;
-            positive speaks for the same person.
+            positive speaks for the same person. None for an image that is not perturbed.
         mode: ``"deletion"`` or ``"insertion"``.
         order: ``"similar"``: the largest values first. ``"dissimilar"``: the smallest first.
             ``"irrelevant"``: the smallest absolute values first, which is the hiding game (after Castanon and
@@ -188,7 +188,7 @@ def perturbation_curve(
     n = max(len(image_a), len(image_b))
     images = (image_a.expand(n, -1, -1, -1), image_b.expand(n, -1, -1, -1))
     sides = {"a": (0,), "b": (1,), "both": (0, 1)}[perturb]
-    evidence = _evidence(attributions, images, order)
+    evidence = _evidence(attributions, images, order, sides)
     fills = _fills(fill, images, order, others)
     if perturbations_per_eval is None:
         perturbations_per_eval = default_batch_size(image_a.device)
@@ -211,8 +211,7 @@ def perturbation_curve(
                 if side in intact:
                     embeddings.append(intact[side][row])
                     continue
-                # In whole numbers: rounded fractions would now and then take one pixel too many.
-                first = ranks[side][row] * n_steps < (step * n_ranks[side])[:, None, None].to(image_a.device)
+                first = _first(ranks[side][row], n_ranks[side], step, n_steps)
                 replaced = first if mode == "deletion" else ~first
                 embeddings.append(
                     pair.embed(torch.where(replaced[:, None], fills[side][row], images[side][row]))
@@ -239,21 +238,26 @@ def _embed(pair: PairSimilarity, images: Tensor, size: int) -> Tensor:
     return torch.cat([pair.embed(chunk) for chunk in images.split(size)])
 
 
-def _evidence(attributions: object, images: tuple[Tensor, Tensor], order: str) -> list[Tensor]:
-    """For each side ``(N, H, W)`` float64 on the CPU: what is replaced first is largest."""
+def _evidence(
+    attributions: object, images: tuple[Tensor, Tensor], order: str, sides: tuple[int, ...]
+) -> dict[int, Tensor]:
+    """For each perturbed side ``(N, H, W)`` float64 on the CPU: what is replaced first is largest."""
     if not isinstance(attributions, (tuple, list)) or len(attributions) != 2:
         raise TypeError(
             f"expected attributions as a pair (attr_a, attr_b), got {type(attributions).__name__}"
         )
-    evidence = []
-    for attr, image in zip(attributions, images, strict=True):
+    evidence = {}
+    for side in sides:
+        attr, image = attributions[side], images[side]
+        if attr is None:
+            raise TypeError(f"expected the attribution of image {'ab'[side]}, which is perturbed, got None")
         signed = pixel_map(attr).detach().cpu().double()
         if signed.shape != (len(image), *image.shape[-2:]):
             raise ValueError(
                 f"expected attributions for {len(image)} images of {image.shape[-2]}x{image.shape[-1]} "
                 f"pixels, got shape {tuple(attr.shape)}"
             )
-        evidence.append({"similar": signed, "dissimilar": -signed, "irrelevant": -signed.abs()}[order])
+        evidence[side] = {"similar": signed, "dissimilar": -signed, "irrelevant": -signed.abs()}[order]
     return evidence
 
 
@@ -276,6 +280,12 @@ def _ranks(evidence: Tensor, patch_size: int, seed: int) -> Tensor:
     places = torch.arange(units.shape[1]).expand_as(order)
     ranks = torch.empty_like(order).scatter_(1, order, places)
     return (ranks if labels is None else ranks[:, labels.flatten()]).reshape(evidence.shape)
+
+
+def _first(ranks: Tensor, n_ranks: int, step: Tensor, n_steps: int) -> Tensor:
+    """Which pixels have their turn by a step of each image, ``(m, H, W)`` bool."""
+    # In whole numbers: rounded fractions would now and then take one pixel too many.
+    return ranks * n_steps < (step * n_ranks)[:, None, None].to(ranks.device)
 
 
 def _fills(fill: object, images: tuple[Tensor, Tensor], order: str, others: object) -> tuple[Tensor, Tensor]:

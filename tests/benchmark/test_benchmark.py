@@ -10,16 +10,15 @@ import re
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from captum_face import PairSimilarity
 from captum_face.benchmark import METRICS, PROTOCOLS, benchmark
+from captum_face.benchmark._plan import own_seed
 from captum_face.benchmark._records import Recorder, read_records
 from captum_face.benchmark._specs import parse_methods
 from captum_face.benchmark._strangers import People, choose_stranger
 from captum_face.benchmark._tables import metric_rows, subsets
-from captum_face.benchmark.run import _pair_seed
 from captum_face.data import read_csv, synthetic_pairs
 from captum_face.models import load_pair
 
@@ -86,7 +85,7 @@ def test_means_are_those_of_the_curves_and_of_a_loop(finished, pair, pairs):
             inputs = (image_a[None], image_b[None])
             other = pairs.image(strangers[index])[None]
             maps = XSSAB(pair).attribute(inputs, threshold=threshold)
-            seed = _pair_seed(0, pairs.names[index])
+            seed = own_seed(0, *pairs.names[index])
             curve = perturbation_curve(pair, inputs, maps, fill="swap", others=other, seed=seed)
             areas.append(float(curve.auc()))
     assert finished.value("xssab", "deletion_swap") == pytest.approx(sum(areas) / len(areas), rel=1e-5)
@@ -109,10 +108,10 @@ def test_the_report_is_one_file_that_needs_no_network(finished):
 
 
 def test_the_same_call_again_changes_nothing(finished, pair, pairs):
-    before, lines = tables(finished.folder), read_records(finished.folder)
+    before, lines = tables(finished.folder), (finished.folder / "records-0.jsonl").read_bytes()
     benchmark(pair, pairs, finished.folder, methods=CHEAP, examples=2)
     assert tables(finished.folder) == before
-    assert read_records(finished.folder) == lines
+    assert (finished.folder / "records-0.jsonl").read_bytes() == lines
 
 
 @pytest.mark.parametrize("moment", [0, 5, 17])
@@ -141,7 +140,7 @@ def test_an_interrupted_run_ends_with_identical_tables(finished, pair, pairs, tm
     assert pair.threshold == load_pair("synthetic").threshold
     assert not (tmp_path / "metrics.csv").exists()
     benchmark(pair, pairs, tmp_path, methods=CHEAP, examples=2)
-    assert len(read_records(tmp_path)) == 6 * 4
+    assert len(list(read_records(tmp_path))) == 6 * 4
     assert tables(tmp_path) == tables(finished.folder)
 
 
@@ -184,23 +183,6 @@ def test_records_without_a_configuration_are_refused(pair, pairs, tmp_path):
     (tmp_path / "records-0.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match="records without a config.json"):
         benchmark(pair, pairs, tmp_path, methods=CHEAP)
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Six photos of three people, two genuine and two impostor pairs, and a model that tells them apart."""
-    random = np.random.default_rng(0)
-    faces = random.integers(0, 256, (3, 16, 16, 3))
-    for person in range(3):
-        for photo in range(2):
-            noisy = np.clip(faces[person] + random.normal(0, 8, faces[person].shape), 0, 255)
-            Image.fromarray(noisy.astype(np.uint8)).save(tmp_path / f"{person}_{photo}.png")
-    lines = ["image_a,image_b,same", "0_0.png,0_1.png,1", "0_0.png,1_0.png,0", "1_0.png,1_1.png,1"]
-    (tmp_path / "pairs.csv").write_text("\n".join([*lines, "0_1.png,2_0.png,0", "2_0.png,2_1.png,1"]) + "\n")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(16 * 16 * 3, 8))
-    return tmp_path, PairSimilarity(model, preprocess="arcface")
 
 
 def test_a_broken_image_is_reported_and_counted(photos):
@@ -344,7 +326,9 @@ def test_rows_against_closed_forms():
     assert set(groups) == {"all", "genuine", "genuine accepted", "genuine rejected"}
     rows = {
         (row.method, row.subset): row
-        for row in metric_rows(records, ["good", "same", "random", "center"], ["deletion_swap"], groups, 0)
+        for row in metric_rows(
+            records, ["good", "same", "random", "center"], [METRICS["deletion_swap"]], groups, 0
+        )
     }
     good = rows["good", "genuine"]
     kept = np.delete(noise, 3)
@@ -375,3 +359,42 @@ def test_sanity_metrics_tell_methods_from_what_ignores_the_model(pair, pairs, tm
     assert result.value("saliency:smooth=1", "sensitivity") > 0
     # On the best scale a map is never worse than an empty one, and no map is perfect.
     assert 0 < result.value("saliency:smooth=1", "infidelity") < 0.01
+
+
+def test_a_probe_is_explained_once_for_all_its_pairs(photos, monkeypatch):
+    """Three pairs of one probe, and the same as single pairs: the same numbers, a third of the work."""
+    folder, pair = photos
+    lines = ["image_a,image_b,same", "0_0.png,0_1.png,1", "0_0.png,1_0.png,0", "0_0.png,2_0.png,0"]
+    (folder / "probe.csv").write_text("\n".join([*lines, "1_1.png,1_0.png,1"]) + "\n")
+    pairs = read_csv(folder / "probe.csv")
+    from captum_face import CorrRISE
+
+    calls, options = [], CorrRISE.options()
+    whole = CorrRISE.attribute
+
+    def counted(self, inputs, **given):
+        calls.append(tuple(len(image) for image in inputs))
+        maps = whole(self, inputs, **given)
+        calls[-1] += tuple(len(attr) for attr in maps)
+        return maps
+
+    monkeypatch.setattr(CorrRISE, "attribute", counted)
+    monkeypatch.setattr(CorrRISE, "options", lambda *_: options)
+    run = {
+        "methods": ["corrrise:n_masks=50", "corrrise:n_masks=50,smooth=1"],
+        "threshold": 0.9,
+        "examples": 0,
+    }
+    together = benchmark(pair, pairs, folder / "out", metrics=["deletion_black", "deletion_blur"], **run)
+    assert together.failures == []
+    # Image A of three pairs at once and of one alone; nothing for image B, nothing twice for the smoothing.
+    assert calls == [(1, 3, 3, 0), (1, 1, 1, 0)]
+    single = [
+        benchmark(
+            pair, pairs.subset([i, 3]), folder / f"out{i}", metrics=["deletion_black", "deletion_blur"], **run
+        ).value("corrrise:n_masks=50", "deletion_black", "impostor" if i else "genuine")
+        for i in range(3)
+    ]
+    assert together.value("corrrise:n_masks=50", "deletion_black", "impostor") == pytest.approx(
+        (single[1] + single[2]) / 2, rel=1e-4
+    )

@@ -88,3 +88,61 @@ def test_another_run_in_the_folder_is_an_error_in_every_process(uninterrupted, t
     assert done.returncode != 0
     assert "holds another run" in done.stdout + done.stderr
     assert tables(tmp_path) == uninterrupted
+
+
+def test_more_processes_than_pairs(tmp_path):
+    few = [*COMMAND[: COMMAND.index("--method")], "--method", "center", "--metric", "partner_swap"]
+    few[few.index("6")] = "2"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    for before, folder in ((launcher, "three"), ([], "one")):
+        command = [sys.executable, *before, *few, "--output", str(tmp_path / folder)]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert lines(tmp_path / "three") == 2 * 2
+    assert tables(tmp_path / "three") == tables(tmp_path / "one")
+
+
+def test_a_process_that_dies_ends_the_others(tmp_path):
+    (tmp_path / "mortal.py").write_text(
+        "import os\n"
+        "from captum_face.models import synthetic\n"
+        "def make():\n"
+        "    model = synthetic()\n"
+        "    calls = []\n"
+        "    def dies(*_):\n"
+        "        calls.append(1)\n"
+        "        if os.environ.get('RANK') == '1' and len(calls) > 3:\n"
+        "            os._exit(7)\n"
+        "    model.register_forward_hook(dies)\n"
+        "    return model\n"
+    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*COMMAND, "--preprocess", "arcface", "--threshold", "0.5", "--output", str(tmp_path / "out")]
+    command[command.index("synthetic")] = "mortal:make"
+    done = subprocess.run(
+        [sys.executable, *launcher, *command],
+        env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode != 0
+    assert "exitcode  : 7" in done.stderr
+    assert not (tmp_path / "out" / "metrics.csv").exists()
+    assert not any(path.suffix == ".part" for path in (tmp_path / "out").iterdir())
+
+
+def test_a_second_run_in_the_folder_of_a_running_one_is_refused(uninterrupted, tmp_path):
+    pytest.importorskip("fcntl")
+    first = start(output=tmp_path)
+    while first.poll() is None and not (tmp_path / "config.json").exists():
+        time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)
+    second = start(output=tmp_path)
+    text = second.communicate(timeout=300)[0].decode()
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 1
+    assert "Error: another run is at work in" in text
+    assert "Traceback" not in text
+    finish(first)
+    assert tables(tmp_path) == uninterrupted

@@ -126,12 +126,30 @@ def test_an_unknown_image_name_is_an_error(listed):
 
 
 def test_numbers_of_labels_places_and_folds_must_fit():
-    for wrong in ({"same": [True, True]}, {"places": ["line 1"] * 3}, {"folds": []}):
+    for wrong, message in (
+        ({"same": [True, True]}, r"expected one label per pair, shape \(1,\), got \(2,\)"),
+        ({"places": ["line 1"] * 3}, "expected places for 1 pairs, got 3"),
+        ({"folds": []}, "expected folds for 1 pairs, got 0"),
+    ):
         arguments = {"same": [True], **wrong}
-        with pytest.raises(
-            ValueError, match=f"expected {'labels' if 'same' in wrong else next(iter(wrong))} "
-        ):
+        with pytest.raises(ValueError, match=message):
             FacePairs([("0", "1")], images=Counted(), source="test", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("label", "error", "message"),
+    [
+        (2, ValueError, "labels 1 .same person. or 0, got 2 at index 1"),
+        (-1, ValueError, "got -1 at index 1"),
+        (0.5, ValueError, "got 0.5 at index 1"),
+        (float("nan"), ValueError, "got nan at index 1"),
+        ("yes", TypeError, "expected labels as 2 values of 0 or 1"),
+    ],
+)
+def test_labels_are_0_or_1(label, error, message):
+    """Python would take all of these as true."""
+    with pytest.raises(error, match=message):
+        FacePairs([("0", "1"), ("1", "2")], [1, label], Counted(), source="test")
 
 
 @pytest.mark.parametrize("workers", [0, 2])

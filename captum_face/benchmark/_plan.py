@@ -1,0 +1,235 @@
+"""What all processes of a run agree on before the first explanation."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_face._batching import default_batch_size
+from captum_face.benchmark._specs import MethodSpec
+from captum_face.benchmark._strangers import People, choose_stranger
+from captum_face.benchmark.measures import Metric
+from captum_face.data.pairs import FacePairs
+from captum_face.explanation import versions
+from captum_face.metrics.verification import eer
+from captum_face.pair import PairSimilarity
+
+__all__ = ["Plan", "device_of", "make_plan", "own_seed"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: the model, the pairs, and what is done with them."""
+
+    pair: PairSimilarity
+    pairs: FacePairs
+    specs: list[MethodSpec]
+    metrics: list[Metric]
+    threshold: float
+    seed: int
+    scores: list[float | None]  #: of the pairs; None where an image cannot be read
+    accepted: list[bool]
+    strangers: list[str | None]
+    problems: dict[int, str]  #: why a pair cannot be explained at all
+    examples: list[int]  #: pairs whose maps the report shows
+
+    def config(self, model_name: str | None, *, given: bool) -> dict[str, Any]:
+        """Everything that defines the results; what may change between sessions (threads) is not in it.
+
+        Args:
+            model_name: What the tables call the model; None for its class.
+            given: Whether the threshold was.
+        """
+        pair = self.pair
+        return {
+            "versions": versions(),
+            "model": {
+                "name": model_name or type(pair.embedding_model).__name__,
+                "weights": _digest(pair),
+                "score": pair.score.name,
+                # A function's address differs from process to process.
+                "preprocess": re.sub(r" at 0x[0-9a-f]+", "", repr(pair.preprocess)),
+            },
+            "pairs": {
+                "source": Path(self.pairs.source).name,
+                "n": len(self.pairs),
+                "n_genuine": int(self.pairs.same.sum()),
+                "fingerprint": self.pairs.fingerprint(),
+            },
+            "threshold": {
+                "value": self.threshold,
+                "from": "given" if given else "equal error rate of the pairs",
+            },
+            "seed": self.seed,
+            "device": device_of(pair).type,
+            "methods": {spec.label: spec.settings() for spec in self.specs},
+            "metrics": {
+                metric.name: {
+                    "statistic": metric.statistic,
+                    "better": metric.better,
+                    "meant_for": metric.subset,
+                    **metric.protocol,
+                }
+                for metric in self.metrics
+            },
+            "examples": self.examples,
+        }
+
+
+def make_plan(
+    pair: PairSimilarity,
+    pairs: FacePairs,
+    specs: list[MethodSpec],
+    metrics: list[Metric],
+    threshold: float | None,
+    seed: int,
+    examples: int,
+    show_progress: bool,
+) -> Plan:
+    embeddings, unreadable = _embed_images(pair, pairs, show_progress)
+    problems: dict[int, str] = {}
+    scores: list[float | None] = []
+    for index, names in enumerate(pairs.names):
+        try:
+            scores.append(_score(pair, names, embeddings, unreadable))
+        except ValueError as error:
+            problems[index] = str(error)
+            scores.append(None)
+    readable = {index: score for index, score in enumerate(scores) if score is not None}
+    if not readable:
+        raise ValueError(f"expected at least one pair that can be scored, got none: {problems[0]}")
+    same = pairs.same.tolist()
+    if threshold is None:
+        try:
+            threshold = float(eer(list(readable.values()), [same[i] for i in readable]).threshold)
+        except ValueError as error:
+            raise ValueError(f"no threshold is given, and the pairs' own cannot be found: {error}") from error
+        low, high = pair.score.limits
+        if not low <= threshold <= high:  # the highest scores are those of impostors
+            raise ValueError(
+                "no threshold is given, and the pairs' own cannot be found: their scores do not tell genuine "
+                "from impostor pairs; give a threshold"
+            )
+    people = People(names for names, genuine in zip(pairs.names, same, strict=True) if genuine)
+    strangers: list[str | None] = [None] * len(pairs)
+    alone: list[ValueError] = []
+    for index in readable:
+        names = pairs.names[index]
+        pool = _of_size(names[0], embeddings)
+        try:
+            strangers[index] = choose_stranger(
+                pair, names, pool, people, threshold=threshold, seed=own_seed(seed, *names)
+            )
+        except ValueError as error:
+            alone.append(error)
+    if alone and not any(strangers) and any(metric.needs_stranger for metric in metrics):
+        raise alone[0]
+    accepted = [score is not None and score >= threshold for score in scores]
+    shown = _choose_examples(list(readable), same, accepted, examples)
+    return Plan(pair, pairs, specs, metrics, threshold, seed, scores, accepted, strangers, problems, shown)
+
+
+def _embed_images(
+    pair: PairSimilarity, pairs: FacePairs, show_progress: bool
+) -> tuple[dict[torch.Size, dict[str, Tensor]], dict[str, str]]:
+    """Embeddings ``(D,)`` by image size and name, and why images could not be read or embedded."""
+    embeddings: dict[torch.Size, dict[str, Tensor]] = {}
+    unreadable: dict[str, str] = {}
+    device = device_of(pair)
+    size = default_batch_size(device)
+    names = pairs.image_names
+    with (
+        pair.frozen(),
+        torch.no_grad(),
+        tqdm(total=len(names), desc="embedding", disable=not show_progress) as bar,
+    ):
+        for start in range(0, len(names), size):
+            batches: dict[torch.Size, dict[str, Tensor]] = {}
+            for name in names[start : start + size]:
+                try:
+                    image = pairs.image(name)
+                except (OSError, ValueError) as error:
+                    unreadable[name] = str(error)
+                else:
+                    batches.setdefault(image.shape, {})[name] = image
+            for shape, batch in batches.items():
+                answers, failed = _embedded(pair, batch, device)
+                embeddings.setdefault(shape, {}).update(answers)
+                unreadable.update(failed)
+            bar.update(len(names[start : start + size]))
+    return embeddings, unreadable
+
+
+def _of_size(name: str, embeddings: dict[torch.Size, dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The embeddings of all images that are as large as one of them."""
+    return next(of_size for of_size in embeddings.values() if name in of_size)
+
+
+def _embedded(
+    pair: PairSimilarity, images: dict[str, Tensor], device: torch.device
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Embeddings of images by name, and why there is none of some: one bad image does not end a run."""
+    try:
+        answers = pair.embed(torch.stack(list(images.values())).to(device))
+        return dict(zip(images, answers, strict=True)), {}
+    except Exception as error:  # whatever a model raises
+        embedded, failed = {}, {}
+        for name, image in images.items():
+            try:
+                embedded[name] = pair.embed(image[None].to(device))[0]
+            except Exception as own:
+                failed[name] = f"{name}: {type(own).__name__}: {own}"
+        if not failed:  # then it is the batch that the model cannot take
+            raise error
+        return embedded, failed
+
+
+def _score(
+    pair: PairSimilarity,
+    names: tuple[str, str],
+    embeddings: dict[torch.Size, dict[str, Tensor]],
+    unreadable: dict[str, str],
+) -> float:
+    for name in names:
+        if name in unreadable:
+            raise ValueError(unreadable[name])
+    of_size = _of_size(names[0], embeddings)
+    if names[1] not in of_size:
+        raise ValueError(f"expected two images of one size, got others in {names[0]} and {names[1]}")
+    with torch.no_grad():
+        return float(pair.contributions(*(of_size[name][None] for name in names)).sum(-1))
+
+
+def _choose_examples(readable: list[int], same: list[bool], accepted: list[bool], n: int) -> list[int]:
+    """The first pair of each kind of decision, then the second of each, until there are ``n``."""
+    kinds: dict[tuple[bool, bool], list[int]] = {}
+    for index in readable:
+        kinds.setdefault((same[index], accepted[index]), []).append(index)
+    return [kind[i] for i in range(len(readable)) for kind in kinds.values() if i < len(kind)][:n]
+
+
+def own_seed(seed: int, *names: str) -> int:
+    """A seed of an image's or a pair's own, whatever else is in the run and whoever computes it."""
+    digest = hashlib.sha256("\0".join((str(seed), *names)).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def device_of(pair: PairSimilarity) -> torch.device:
+    return next(pair.parameters(), torch.empty(0)).device
+
+
+def _digest(pair: PairSimilarity) -> str:
+    """SHA-256 of the model's weights; of nothing for a callable that hides them."""
+    digest = hashlib.sha256()
+    for name, value in pair.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            digest.update(value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

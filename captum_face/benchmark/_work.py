@@ -1,0 +1,210 @@
+"""The long part of a run: every method on every pair, an image's work done once for all its pairs."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_face.benchmark._distribution import gathered, gathered_by_first
+from captum_face.benchmark._plan import Plan, device_of, own_seed
+from captum_face.benchmark._records import Recorder, merged, read_records
+from captum_face.benchmark._specs import MethodSpec, Prepared
+from captum_face.benchmark.measures import Case, Maps, Scene
+
+__all__ = ["explain_all"]
+
+# Pairs of one probe that are explained at once: bounds memory where a probe stands against thousands.
+_GROUP = 32
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
+
+
+class _Group(NamedTuple):
+    """Pairs with one probe, the unit in which work is shared out and repeated."""
+
+    probe: str
+    pairs: list[int]
+    todo: dict[int, list[MethodSpec]]  #: what is still to be done, by pair
+
+
+def explain_all(plan: Plan, folder: Path, rank: int, world: int, show_progress: bool) -> list[dict[str, Any]]:
+    """Does what is left of a run; all its records in the first process, none in the others."""
+    # Without a shared folder no process sees the others' records, so what is done is exchanged.
+    finished = {(record["pair"], record["method"]) for record in read_records(folder) if not record["errors"]}
+    done = set().union(*gathered(finished))
+    mine = [group for group in _groups(plan, done) if group.todo][rank::world]
+    total = sum(len(specs) for group in mine for specs in group.todo.values())
+    with (
+        contextlib.closing(Recorder(folder, rank)) as recorder,
+        tqdm(total=total, desc="benchmark", disable=not show_progress) as bar,
+    ):
+        for group, scenes in _read_ahead(lambda group: _scenes(plan, group), mine):
+            for record in _explain_group(plan, group, scenes):
+                recorder.write(record)
+                bar.set_postfix_str(record["method"], refresh=False)
+                bar.update()
+    parts = gathered_by_first(list(read_records(folder)))
+    return merged(record for part in parts for record in part)
+
+
+def _groups(plan: Plan, done: set[tuple[int, str]]) -> Iterator[_Group]:
+    by_probe: dict[str, list[int]] = {}
+    for index, (name_a, _) in enumerate(plan.pairs.names):
+        by_probe.setdefault(name_a, []).append(index)
+    for probe, indices in by_probe.items():
+        for start in range(0, len(indices), _GROUP):
+            group = indices[start : start + _GROUP]
+            todo = {
+                index: specs
+                for index in group
+                if (specs := [spec for spec in plan.specs if (index, spec.label) not in done])
+            }
+            yield _Group(probe, group, todo)
+
+
+def _read_ahead(read: Callable[[Item], Read], items: Sequence[Item]) -> Iterator[tuple[Item, Read]]:
+    """Each item with what is read for it, while the next one's is read in a thread."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        upcoming = [reader.submit(read, item) for item in items[:1]]
+        for place, item in enumerate(items):
+            result = upcoming.pop().result()
+            upcoming += [reader.submit(read, following) for following in items[place + 1 : place + 2]]
+            yield item, result
+
+
+def _scenes(plan: Plan, group: _Group) -> dict[int, Scene | str]:
+    """All pairs of a group, or why there is none."""
+    scenes: dict[int, Scene | str] = {}
+    for index in group.pairs:
+        try:
+            scenes[index] = plan.problems.get(index) or _scene(plan, index)
+        except (OSError, ValueError) as error:
+            scenes[index] = str(error)
+    return scenes
+
+
+def _scene(plan: Plan, index: int) -> Scene:
+    face, device = plan.pairs[index], device_of(plan.pair)
+    truth, stranger = plan.pairs.truth(index), plan.strangers[index]
+    return Scene(
+        pair=plan.pair,
+        inputs=(face.image_a[None].to(device), face.image_b[None].to(device)),
+        same=bool(face.same),
+        threshold=plan.threshold,
+        other=None if stranger is None else plan.pairs.image(stranger)[None].to(device),
+        truth=None if truth is None else (truth[0][None], truth[1][None]),
+        seed=own_seed(plan.seed, *plan.pairs.names[index]),
+        needs_both=truth is not None or index in plan.examples,
+    )
+
+
+def _explain_group(plan: Plan, group: _Group, scenes: dict[int, Scene | str]) -> Iterator[dict[str, Any]]:
+    """What each method does on each pair, by every metric; a failure is a result too."""
+    explainers: dict[str, _Explainer] = {}
+    for spec in plan.specs:
+        # Rows that differ in their smoothing alone share the maps before it.
+        if spec.raw not in explainers:
+            explainers[spec.raw] = _Explainer(
+                spec.build(plan.pair, own_seed(plan.seed, group.probe)), list(scenes.values())
+            )
+        for index, specs in group.todo.items():
+            if spec in specs:
+                yield _record(plan, index, spec, scenes[index], group.probe, explainers[spec.raw])
+
+
+class _Explainer:
+    """A method's raw maps on the pairs of a group: of the probe for all pairs at once, and each just once.
+
+    Args:
+        method: The method; any smoothing is left to the caller.
+        scenes: The pairs of the group.
+    """
+
+    def __init__(self, method: Prepared, scenes: Sequence[Scene | str]) -> None:
+        self._method = method
+        self._waiting = [s for s in scenes if isinstance(s, Scene) and not s.needs_both]
+        self._both = {id(s.inputs[0]) for s in scenes if isinstance(s, Scene) and s.needs_both}
+        # By the identity of the probe's tensor, which tells the pairs and their patched twins apart and
+        # lives as long as the scenes.
+        self._maps: dict[int, Maps | Exception] = {}
+        self.seconds: dict[int, float] = {}  #: for one image, likewise
+
+    def __call__(self, inputs: Maps) -> Maps:
+        key = id(inputs[0])
+        if any(key == id(scene.inputs[0]) for scene in self._waiting):
+            self._explain_waiting()
+        if key not in self._maps:
+            try:
+                self._explain(inputs, [key])
+            except Exception as error:  # not again for the next metric
+                self._maps[key] = error
+        maps = self._maps[key]
+        if isinstance(maps, Exception):
+            raise maps
+        return maps
+
+    def _explain_waiting(self) -> None:
+        scenes, self._waiting = self._waiting, []
+        if len(scenes) > 1:
+            partners = torch.cat([scene.inputs[1] for scene in scenes])
+            # If one pair of the group is what fails, each is explained on its own.
+            with contextlib.suppress(Exception):
+                self._explain((scenes[0].inputs[0], partners), [id(scene.inputs[0]) for scene in scenes])
+
+    def _explain(self, inputs: Maps, keys: list[int]) -> None:
+        both = keys[0] in self._both
+        started = time.perf_counter()
+        attr_a, attr_b = self._method.raw(inputs, both=both)
+        seconds = (time.perf_counter() - started) / len(keys) / (1 + both)
+        for place, key in enumerate(keys):
+            self._maps[key] = (attr_a[place : place + 1], attr_b[place : place + 1])
+            self.seconds[key] = seconds
+
+
+def _record(
+    plan: Plan, index: int, spec: MethodSpec, scene: Scene | str, probe: str, explainer: _Explainer
+) -> dict[str, Any]:
+    """One method's values on one pair."""
+    record: dict[str, Any] = {"pair": index, "method": spec.label, "seconds": None}
+    record |= {"measured": {}, "errors": {}}
+    if isinstance(scene, str):
+        same, known = bool(plan.pairs.same[index]), plan.pairs.truth(index) is not None
+        record["errors"] = {metric.name: scene for metric in plan.metrics if metric.applies(same, known)}
+        return record
+    method = spec.build(plan.pair, own_seed(plan.seed, probe))
+    case = Case(scene, lambda inputs: method.smoothed(explainer(inputs)), method)
+    for metric in plan.metrics:
+        try:
+            measured = metric.measure(case) if metric.applies(scene.same, scene.truth is not None) else None
+            if measured is not None and not math.isfinite(measured.value):
+                raise ValueError(f"expected a finite value of {metric.name}, got {measured.value}")
+        except Exception as error:  # whatever a model or a method raises must not end the run
+            record["errors"][metric.name] = f"{type(error).__name__}: {error}"
+            continue
+        if measured is not None:
+            record["measured"][metric.name] = measured._asdict()
+    record["seconds"] = explainer.seconds.get(id(scene.inputs[0]))
+    if index in plan.examples and not record["errors"]:
+        # No metric may have asked for the maps; if there are none, the report shows the others.
+        with contextlib.suppress(Exception):
+            record["maps"] = [_packed(attr[0].mean(0)) for attr in case.maps]
+    return record
+
+
+def _packed(signed: Tensor) -> dict[str, Any]:
+    """A map ``(H, W)`` as JSON can hold it, in units of its largest value."""
+    scale = float(signed.abs().max()) or 1.0
+    halves = (signed.cpu().double() / scale).numpy().astype(np.float16)
+    return {"shape": list(halves.shape), "float16": base64.b64encode(halves.tobytes()).decode()}

@@ -1,0 +1,103 @@
+"""From records to rows: what few pairs, failures and a single pair can say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from captum_face.benchmark import METRICS, Metric
+from captum_face.benchmark._tables import _interval, flat, metric_rows, subsets, to_csv
+
+
+def records(values):
+    """Of methods by name, their values pair by pair; None for a failure."""
+    return [
+        {
+            "method": method,
+            "pair": index,
+            "measured": {} if value is None else {"deletion_swap": {"value": value, "curve": []}},
+            "errors": {"deletion_swap": "it broke"} if value is None else {},
+        }
+        for method, listed in values.items()
+        for index, value in enumerate(listed)
+    ]
+
+
+def rows(values, metric=METRICS["deletion_swap"], seed=0):
+    n = len(values["random"])
+    groups = subsets([True] * n, [True] * n)
+    found = metric_rows(records(values), list(values), [metric], groups, seed)
+    return {row.method: row for row in found if row.subset == "genuine"}
+
+
+@pytest.mark.parametrize(("n", "enough"), [(1, False), (2, False), (9, False), (10, True), (13, True)])
+def test_few_pairs_beat_nobody(n, enough):
+    found = rows({"good": [0.0] * n, "random": [0.5] * n, "center": [0.5] * n})["good"]
+    assert found.beats_null is enough
+    gain, low, high = found.gains["random"]
+    assert gain == 0.5
+    assert (low, high) == (0.5, 0.5) if enough else (math.isnan(low) and math.isnan(high))
+
+
+def test_chance_alone_rarely_beats():
+    """Signs tossed for ten differences: few tosses pass for better than nothing."""
+    signs = np.random.default_rng(1).choice([-1, 1], (400, 10))
+    beaten = [_interval(list(row), 0, fewest=10)[0] > 0 for row in signs * np.linspace(1, 2, 10)]
+    assert 0.01 < np.mean(beaten) < 0.08
+
+
+def test_a_single_pair_has_no_interval():
+    found = rows({"random": [0.5], "center": [0.25]})["random"]
+    assert (found.n_pairs, found.mean) == (1, 0.5)
+    assert math.isnan(found.standard_error)
+    assert all(math.isnan(end) for end in found.interval)
+    cells = dict(
+        zip(*(line.split(",") for line in to_csv([flat(found, 0.1, 0)]).split("\n")[:2]), strict=True)
+    )
+    assert (cells["mean"], cells["interval_low"], cells["better_than_center"]) == ("0.5", "", "-0.25")
+    assert cells["beats_null"] == "no"
+
+
+def test_pairs_that_a_baseline_failed_on_are_left_out_of_its_difference():
+    nulls = {"random": [None, *[0.5] * 10], "center": [0.5] * 11}
+    found = rows({"good": [9.0, *[0.25] * 10], **nulls})["good"]
+    assert found.gains["random"] == (0.25, 0.25, 0.25)
+    assert found.gains["center"][0] == pytest.approx((0.5 * 11 - 9 - 0.25 * 10) / 11)
+    assert not found.beats_null
+    # Nine pairs in common are too few, however many the method has.
+    found = rows({"good": [0.25] * 11, "random": [None, None, *[0.5] * 9], "center": [0.5] * 11})["good"]
+    assert (found.n_pairs, found.beats_null) == (11, False)
+
+
+def test_intervals_are_percentiles_of_a_loop_of_resampled_means():
+    values = np.random.default_rng(5).normal(0.3, 0.2, 17)
+    found = rows({"random": list(values), "center": [0.0] * 17}, seed=3)["random"]
+    generator = np.random.default_rng(3)
+    means = []
+    for _ in range(2000):
+        chosen = [generator.integers(17) for _ in range(17)]
+        means.append(math.fsum(values[i] for i in chosen) / 17)
+    assert found.interval == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.015)
+    assert found.interval == rows({"random": list(values), "center": [1.0] * 17}, seed=3)["random"].interval
+
+
+def test_what_else_defines_a_protocol_has_columns_of_its_own():
+    own = Metric("deletion_swap", "", "lower", "all", "value", print, {"radius": 0.25, "fill": "x"})
+    both = [
+        flat(rows({"random": [0.5], "center": [0.5]}, metric)["random"], 0.1, 0)
+        for metric in (METRICS["deletion_swap"], own)
+    ]
+    head, first, second = (line.split(",") for line in to_csv(both).splitlines())
+    assert head[-1] == "radius"
+    assert (first[-1], second[-1]) == ("", "0.25")
+    assert (first[head.index("fill")], second[head.index("fill")]) == ("swap", "x")
+
+
+def test_sanity_metrics_name_their_protocol():
+    assert METRICS["sensitivity"].protocol == {
+        "perturb": "both", "perturb_radius": 0.02, "n_perturb_samples": 10,
+    }  # fmt: skip
+    assert METRICS["infidelity"].protocol["n_perturb_samples"] == 50
+    assert METRICS["randomization"].protocol["n_steps"] == 1
