@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from captum_face.channels import not_differentiable
 from captum_face.masks import masked_scores
 from captum_face.pair import PairSimilarity, frozen
 
-__all__ = ["PairAttribution", "Side", "gradients_enabled", "image_gradient"]
+__all__ = ["PairAttribution", "Side", "first_side_alone", "gradients_enabled", "image_gradient"]
 
 
 @contextmanager
@@ -80,6 +81,7 @@ class PairAttribution(Attribution):
     """
 
     forward_func: Callable[..., Tensor]
+    _sides_explained = 2  # 1 in the copies of first_side_alone()
 
     def __init__(self, forward_func: Callable[..., Tensor]) -> None:
         super().__init__(forward_func)
@@ -127,14 +129,14 @@ class PairAttribution(Attribution):
             for own, partners, swapped in (
                 (images[0], images[1], False),
                 (images[1], images[0], True),
-            )
+            )[: self._sides_explained]
         ]
         total = steps_per_image * sum(len(side) for side in sides)
         with tqdm(total=total, desc=type(self).__name__, disable=not show_progress) as bar:
             maps = [
                 torch.cat([_like_images(explain(side, bar.update), side) for side in own]) for own in sides
             ]
-        return maps[0], maps[1]
+        return maps[0], maps[1] if len(maps) > 1 else images[1][:0]
 
     def _explain_by_masks(
         self,
@@ -186,6 +188,16 @@ class PairAttribution(Attribution):
         """The keyword options of :meth:`attribute`, by name."""
         parameters = inspect.signature(cls.attribute).parameters
         return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def first_side_alone(method: PairAttribution) -> PairAttribution:
+    """A copy of a method that spends nothing on image B: ``attribute`` answers ``(attr_a, no map)``.
+
+    The second tensor is ``(0, C, H, W)``.
+    """
+    twin = copy.copy(method)
+    twin._sides_explained = 1
+    return twin
 
 
 def _pair_rows(images: int, pairs: int) -> list[slice]:

@@ -88,9 +88,10 @@ class BiLRP(RelevanceAttribution):
             sums to if the composite conserves relevance. Positive where the image speaks for a higher
             score. Deterministic, ``projections`` included.
 
-        Cost: for each image D relevance passes (:meth:`interactions`), each once, whatever number of partners
-        it stands against, and one more for each of its pairs; with ``projections`` P + 1 passes for each
-        image of each pair.
+        Cost: for each image about what :class:`~captum_face.LRP` costs, once, whatever number of partners it
+        stands against, and one relevance pass for each of its pairs: the marginals need only what each
+        channel's relevance sums to, which is one gradient for all channels together. Composites whose rules
+        are not linear in the relevance (guided backpropagation) cost D relevance passes for each image.
 
         Raises:
             ImportError, TypeError, ValueError, RuntimeError: as for :class:`~captum_face.LRP`;
@@ -103,15 +104,14 @@ class BiLRP(RelevanceAttribution):
             propagation = self._propagation(pair, images[0][:1])
             starts = self._starts(shares)
 
-            # Without projections a single image's sums are the same for all that it stands against.
             known: dict[bool, Tensor] = {}
 
-            def sums(side: Side, image: Tensor, seeds: Tensor) -> Tensor:
+            def sums(side: Side, partner: Tensor) -> Tensor:
+                """What the relevance of each channel of the partner sums to, ``(D,)``."""
                 if side.swapped in known:
                     return known[side.swapped]
-                chunks = propagation.maps(image, seeds, internal_batch_size)
-                result = torch.cat([relevance.flatten(1).sum(1) for _, relevance in chunks])
-                if self.projections is None and len(images[0 if side.swapped else 1]) == 1:
+                result = propagation.sums(partner, internal_batch_size)
+                if len(images[0 if side.swapped else 1]) == 1:
                     known[side.swapped] = result
                 return result
 
@@ -122,7 +122,7 @@ class BiLRP(RelevanceAttribution):
                     if side.swapped:
                         own, other = other, own
                     partner = side.partners[row - side.rows.start :][:1]
-                    seeds.append((weights * sums(side, partner, other)) @ own)
+                    seeds.append((weights * (other @ sums(side, partner))) @ own)
                 progress(1)
                 chunks = propagation.maps(side.image, torch.stack(seeds), internal_batch_size)
                 return torch.cat([relevance for _, relevance in chunks])

@@ -105,7 +105,10 @@ class XFace(PairAttribution):
             if variant == "single" or not isinstance(self.forward_func, PairSimilarity):
                 scores = _from_scores(self.forward_func, masks, variant, perturbations_per_eval)
             else:
-                scores = _from_embeddings(self.forward_func, images, masks, variant, perturbations_per_eval)
+                both = self._sides_explained == 2
+                scores = _from_embeddings(
+                    self.forward_func, images, masks, variant, perturbations_per_eval, both
+                )
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
                 intact, *occluded = scores(side, progress)
@@ -175,9 +178,17 @@ def _from_scores(
 
 
 def _from_embeddings(
-    pair: PairSimilarity, images: tuple[Tensor, Tensor], masks: list[Tensor], variant: str, per_eval: int
+    pair: PairSimilarity,
+    images: tuple[Tensor, Tensor],
+    masks: list[Tensor],
+    variant: str,
+    per_eval: int,
+    both: bool,
 ) -> _Scores:
-    """For embeddings: each occluded image is embedded once, when first asked for, and used for both sides."""
+    """For embeddings: each occluded image is embedded once, when first asked for, and used for both sides.
+
+    Where not ``both`` are explained, those of the other side's images are not kept.
+    """
     counts = [1, *map(len, masks)]
     every = torch.cat([torch.ones_like(masks[0][:1]), *masks])
     done: list[dict[int, tuple[Tensor, ...]]] = [{}, {}]
@@ -185,13 +196,16 @@ def _from_embeddings(
     def occluded(swapped: bool, row: int, progress: Callable[[int], object]) -> tuple[Tensor, ...]:
         """Embeddings of an image: intact, and under the squares of each size."""
         index = row if len(images[swapped]) > 1 else 0
-        if index not in done[swapped]:
-            parts = []
-            for chunk in every.split(per_eval):
-                parts.append(pair.embed(apply_masks(images[swapped][index, None], chunk)))
-                progress(len(chunk))
-            done[swapped][index] = torch.cat(parts).split(counts)
-        return done[swapped][index]
+        if index in done[swapped]:
+            return done[swapped][index]
+        parts = []
+        for chunk in every.split(per_eval):
+            parts.append(pair.embed(apply_masks(images[swapped][index, None], chunk)))
+            progress(len(chunk))
+        result = torch.cat(parts).split(counts)
+        if both or not swapped:
+            done[swapped][index] = result
+        return result
 
     def scores(side: Side, progress: Callable[[int], object]) -> list[Tensor]:
         found = []

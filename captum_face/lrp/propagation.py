@@ -57,6 +57,7 @@ class Propagation:
         biases: bool = False,
     ) -> None:
         self.pair = pair
+        self.linear: bool | None = None  # not known yet
         with torch.inference_mode(False), torch.no_grad():
             # Clones, as tensors of inference mode cannot take part in a backward pass.
             example = example.detach().clone()
@@ -114,14 +115,7 @@ class Propagation:
             expected = self.pair.embed(image)
             given = self.pair.preprocess(image.clone())
         with self._registered():
-            with torch.inference_mode(False), torch.enable_grad():
-                replicas = given.expand(size, *given.shape[1:]).clone(memory_format=self.layout)
-                replicas.requires_grad_()
-                with self._single_calls():
-                    embeddings = self._embedded(replicas.clone())  # the model may work in place
-            self._require_same(embeddings.detach(), expected, given)
-            if not embeddings.requires_grad:
-                raise not_differentiable()
+            replicas, embeddings = self._replicated(given, size, expected)
             for start in range(0, len(seeds), size):
                 rows = slice(start, min(start + size, len(seeds)))
                 with torch.inference_mode(False), torch.enable_grad():
@@ -138,6 +132,51 @@ class Propagation:
                         )
                     relevance = _through_preprocessing(self.pair, image, relevance)
                 yield rows, relevance
+
+    def sums(self, image: Tensor, internal_batch_size: int | None = None) -> Tensor:
+        r"""What the relevance of each embedding channel sums to at the image, ``(D,)``, without its D maps.
+
+        A map is linear in the relevance that it starts with, so that these sums are the gradient of a map's
+        sum by its start: one relevance pass and the way back through it. Rules that are not linear (guided
+        backpropagation) have other gradients at other starts; then the D maps are summed.
+
+        Args:
+            image: One image ``(1, C, H, W)`` in [0, 1].
+            internal_batch_size: For the D maps, where they are needed: as for :meth:`maps`.
+
+        Raises:
+            ValueError, TypeError: as :meth:`maps`.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            image = require_images(image).detach().clone()
+            expected = self.pair.embed(image)
+            given = self.pair.preprocess(image.clone())
+        if self.linear is not False:
+            with self._registered():
+                replica, embedding = self._replicated(given, 1, expected)
+                with torch.inference_mode(False), torch.enable_grad():
+                    seen = _seen(self.pair, image)
+                    starts = (0,) if self.linear else (0, 1)
+                    found = [_gradient_by_start(embedding, replica, seen, seed) for seed in starts]
+            first, last = found[0], found[-1]
+            if first is not None and last is not None and torch.allclose(first, last, rtol=1e-3, atol=1e-4):
+                self.linear = True
+                return first
+            self.linear = False
+        chunks = self.maps(image, torch.eye(expected.shape[1]).to(expected), internal_batch_size)
+        return torch.cat([relevance.flatten(1).sum(1) for _, relevance in chunks])
+
+    def _replicated(self, given: Tensor, size: int, expected: Tensor) -> tuple[Tensor, Tensor]:
+        """So many replicas of a preprocessed image, and their embeddings as a function of them."""
+        with torch.inference_mode(False), torch.enable_grad():
+            replicas = given.expand(size, *given.shape[1:]).clone(memory_format=self.layout)
+            replicas.requires_grad_()
+            with self._single_calls():
+                embeddings = self._embedded(replicas.clone())  # the model may work in place
+        self._require_same(embeddings.detach(), expected, given)
+        if not embeddings.requires_grad:
+            raise not_differentiable()
+        return replicas, embeddings
 
     def _embedded(self, images: Tensor) -> Tensor:
         try:
@@ -273,6 +312,21 @@ def _through_preprocessing(pair: PairSimilarity, image: Tensor, relevance: Tenso
     """
     if isinstance(pair.preprocess, nn.Identity):
         return relevance
+    leaf, given, sums = _preprocessing(pair, image)
+    shares = torch.where(sums == 0, 0.0, relevance / torch.where(sums == 0, 1.0, sums))
+    rows = [torch.autograd.grad(given, leaf, row[None], retain_graph=True)[0] for row in shares]
+    return torch.cat(rows)
+
+
+def _seen(pair: PairSimilarity, image: Tensor) -> Tensor:
+    """Which preprocessed values depend on the image: the others' relevance does not reach it."""
+    if isinstance(pair.preprocess, nn.Identity):
+        return torch.ones_like(image)
+    return (_preprocessing(pair, image)[2] != 0).to(image)
+
+
+def _preprocessing(pair: PairSimilarity, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The image as a leaf, what it becomes, and :math:`J 1`: the weights in each preprocessed value."""
     leaf = image.detach().clone().requires_grad_()
     given = pair.preprocess(leaf.clone())
     if not given.requires_grad:
@@ -283,6 +337,19 @@ def _through_preprocessing(pair: PairSimilarity, image: Tensor, relevance: Tenso
     probe = torch.zeros_like(given, requires_grad=True)
     (pulled,) = torch.autograd.grad(given, leaf, probe, create_graph=True)
     (sums,) = torch.autograd.grad(pulled, probe, torch.ones_like(pulled), retain_graph=True)
-    shares = torch.where(sums == 0, 0.0, relevance / torch.where(sums == 0, 1.0, sums))
-    rows = [torch.autograd.grad(given, leaf, row[None], retain_graph=True)[0] for row in shares]
-    return torch.cat(rows)
+    return leaf, given, sums
+
+
+def _gradient_by_start(embedding: Tensor, replica: Tensor, seen: Tensor, seed: int) -> Tensor | None:
+    """The gradient ``(D,)`` of a map's sum by the relevance that it starts with, at some start.
+
+    None where a rule has none: one of someone else's may work without a graph.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(embedding.shape, generator=generator).to(embedding).requires_grad_()
+    try:
+        (relevance,) = torch.autograd.grad(embedding, replica, start, create_graph=True)
+        (gradient,) = torch.autograd.grad((relevance * seen).sum(), start, retain_graph=True)
+    except RuntimeError:
+        return None
+    return gradient[0] if bool(torch.isfinite(gradient).all()) else None

@@ -74,12 +74,13 @@ class Signed(Hook):
         relevance = grad_output[0]
         given = self.stored_tensors["input"]
         shape = (len(relevance), *given.shape[1:])
-        with torch.no_grad():
+        with torch.set_grad_enabled(relevance.requires_grad):  # by what relevance starts with
             weight = getattr(module, "weight", None)
             if not self.active:  # what zennit's Composite.inactive() asks for
                 return (_transposed(module, weight, shape, relevance),)
             if "known" not in self.stored_tensors:  # the same for all that goes down the same graph
-                self.stored_tensors["known"] = self._prepared(module, given)
+                with torch.no_grad():
+                    self.stored_tensors["known"] = self._prepared(module, given)
             plain, size, idle = self.stored_tensors["known"]
             result = given * _transposed(module, weight, shape, relevance * plain)
             result += given.abs() * _transposed(module, _absolute(weight), shape, relevance * size)
@@ -157,7 +158,9 @@ def _transposed(module: nn.Module, weight: Tensor | None, shape: tuple[int, ...]
         return _transposed_conv2d(module, weight, shape, share)
     with torch.enable_grad():
         start = share.new_zeros(shape).requires_grad_()
-        (result,) = torch.autograd.grad(_apply(module, weight, start), start, share)
+        (result,) = torch.autograd.grad(
+            _apply(module, weight, start), start, share, create_graph=share.requires_grad
+        )
     return result
 
 

@@ -13,7 +13,10 @@ from captum_face import PairSimilarity
 from captum_face.attr.bilrp import BiLRP
 from captum_face.attr.lrp import LRP
 from captum_face.interactions import show_interactions
+from captum_face.lrp import COMPOSITES
+from captum_face.lrp.propagation import Propagation
 from tests.attr.test_contract import same_state, state
+from tests.conftest import small_net
 
 
 def regions(attr, grid):
@@ -78,25 +81,62 @@ def test_chunks_and_partners_do_not_change_interactions(pair, images):
 
 @pytest.mark.parametrize(("a", "b"), [(1, 3), (3, 1), (2, 2)])
 def test_every_image_is_propagated_once_whatever_its_partners(pair, images, monkeypatch, a, b):
-    from captum_face.lrp.propagation import Propagation
-
-    counts = []
-    original = Propagation.maps
-
-    def maps(self, image, seeds, *rest):
-        counts.append(len(seeds))
-        return original(self, image, seeds, *rest)
-
-    monkeypatch.setattr(Propagation, "maps", maps)
+    counts = calls(monkeypatch, "maps")
+    summed = calls(monkeypatch, "sums")
     sides = images[0][:a], images[1][:b]
     BiLRP(pair).interactions(sides, grid=(3, 2))
     assert counts == [7] * (a + b)
     counts.clear()
     marginals = BiLRP(pair).attribute(sides)
-    assert counts.count(7) == a + b  # the others are the marginals' own, one for each pair
-    assert sum(counts) - 7 * (a + b) == 2 * max(a, b)
+    assert len(summed) == a + b
+    assert sum(counts) == 2 * max(a, b)  # one pass for each pair, and never one for each channel
     for marginal, whole in zip(marginals, LRP(pair).attribute(sides), strict=True):
         torch.testing.assert_close(marginal, whole, rtol=1e-3, atol=1e-5)
+
+
+def calls(monkeypatch, name):
+    """How many starting relevances each call has, or 1 for the sums."""
+    original, counts = getattr(Propagation, name), []
+
+    def counted(self, image, *rest):
+        counts.append(len(rest[0]) if name == "maps" else 1)
+        return original(self, image, *rest)
+
+    monkeypatch.setattr(Propagation, name, counted)
+    return counts
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize("biases", [False, True])
+def test_the_sums_of_all_channels_maps_without_the_maps(pair, images, monkeypatch, composite, biases):
+    """The gradient of a map's sum by its start; where the rules are not linear, the maps after all."""
+    counts = calls(monkeypatch, "maps")
+    with pair.frozen(), torch.no_grad():
+        propagation = Propagation(pair, images[0][:1], composite=composite, biases=biases)
+        for image in images[0].split(1):
+            got = propagation.sums(image, 3)
+            assert counts == ([7] if composite == "guided_backprop" else [])
+            want = torch.cat([r.flatten(1).sum(1) for _, r in propagation.maps(image, torch.eye(7))])
+            counts.clear()
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    assert propagation.linear == (composite != "guided_backprop")
+
+
+def test_the_sums_leave_out_what_preprocessing_drops(images):
+    class Cropped(nn.Module):
+        """The border is painted over, so relevance there does not reach the image."""
+
+        def forward(self, x):
+            return nn.functional.pad(x[..., 3:-3, 3:-3], (3, 3, 3, 3), value=0.7)
+
+    pair = PairSimilarity(small_net().eval(), preprocess=Cropped())
+    with pair.frozen():
+        propagation = Propagation(pair, images[0][:1])
+        maps = torch.cat([r for _, r in propagation.maps(images[0][:1], torch.eye(7))])
+        assert (maps.flatten(1).sum(1) - 1).abs().max() > 0.05
+        torch.testing.assert_close(
+            propagation.sums(images[0][:1]), maps.flatten(1).sum(1), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_random_projections_keep_the_sum_and_converge(pair, images):

@@ -1,0 +1,198 @@
+"""One probe against a gallery: what depends on the probe alone is computed once for all of it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_face._batching import default_batch_size
+from captum_face._validation import require_pair, require_positive_int
+from captum_face.attr._base import PairAttribution, first_side_alone
+from captum_face.pair import PairSimilarity
+
+__all__ = ["GalleryAttributions", "attribute_gallery", "embed_gallery", "gallery_scores"]
+
+_CHUNK = 2**24
+"""Values in one product of embeddings, 64 MB: all probes against all of a large gallery would not fit."""
+
+
+@dataclass(frozen=True, eq=False)  # tensors have no single answer to ==
+class GalleryAttributions:
+    """A probe's maps against gallery images; made by :func:`attribute_gallery`."""
+
+    #: ``(k, C, H, W)``: the probe's map against each of the images; positive = for the same person
+    attributions: Tensor
+    indices: Tensor  #: ``(k,)`` int64: which images of the gallery these are
+    scores: Tensor  #: ``(k,)``: the probe's score against each of them
+
+
+def attribute_gallery(
+    method: PairAttribution,
+    probe: Tensor,
+    gallery: Tensor,
+    /,  # methods have options of any name, integrated gradients one called method
+    top_k: int | None = None,
+    *,
+    gallery_embeddings: Tensor | None = None,
+    **options: Any,
+) -> GalleryAttributions:
+    """The probe's attributions against each image of a gallery, or against the best of them.
+
+    The same as ``method.attribute((probe, gallery[i : i + 1]), **options)[0]`` for each image i. But
+    gallery images are only embedded, never explained, and what a method computes from the probe alone is
+    computed once.
+
+    Args:
+        method: A method on a :class:`~captum_face.PairSimilarity`: ``FGGB(pair)``.
+        probe: ``(1, C, H, W)`` in [0, 1].
+        gallery: ``(K, C, H, W)`` in [0, 1].
+        top_k: Explain only so many images, those of the best scores; None for all. More than K are K.
+        gallery_embeddings: ``(K, D)`` from :func:`~captum_face.gallery.embed_gallery`, where a
+            gallery is searched often.
+        options: Options of the method's ``attribute``. ``show_progress`` also shows a bar over the
+            gallery as it is embedded.
+
+    Returns:
+        :class:`GalleryAttributions`, in the order of the gallery; with ``top_k`` the best score first,
+        and of equal scores the first in the gallery.
+
+    Cost: K forward passes for the gallery, none with ``gallery_embeddings``, and one for the probe. Then
+    for the methods of channel maps and masks (FGGB, CorrRISE, RISE, occlusion, feature ablation, xFace
+    with ``variant="single"``) what explaining one side of one pair costs, whatever k is. Methods that
+    follow the score itself back (xSSAB, LRP, Captum's gradients) cost as much for each of the k partners.
+    xFace's other variants embed every occlusion of each of the k partners, as they are defined by them.
+    :class:`~captum_face.BiLRP` needs for each partner what its channels' relevance sums to: see there.
+    Memory: embeddings ``(K, D)``, maps ``(k, C, H, W)``, and for masks scores ``(k, n_masks)``.
+
+    Raises:
+        TypeError: not a method of this package on a :class:`~captum_face.PairSimilarity`; images that are
+            not tensors; an option that the method lacks.
+        ValueError: more than one probe, images or embeddings that do not fit, ``top_k`` below 1, an option
+            that changes what ``attribute`` returns.
+
+    Example::
+
+        >>> from captum_face import CorrRISE, PairSimilarity
+        >>> pair = PairSimilarity(lambda images: images.mean((2, 3)))
+        >>> probe, gallery = torch.rand(1, 3, 20, 20), torch.rand(50, 3, 20, 20)
+        >>> found = attribute_gallery(CorrRISE(pair), probe, gallery, top_k=3, n_masks=40, seed=0)
+        >>> found.attributions.shape, bool((found.scores.diff() <= 0).all())
+        (torch.Size([3, 3, 20, 20]), True)
+    """
+    pair = _require_method(method)
+    probe, gallery = (images.detach() for images in require_pair((probe, gallery)))
+    if len(probe) != 1:
+        raise ValueError(f"expected one probe (1, C, H, W), got {tuple(probe.shape)}; give them one by one")
+    if top_k is not None:
+        require_positive_int(top_k, "top_k")
+    # An option that the method lacks: here, before the gallery is embedded.
+    inspect.signature(method.attribute).bind((probe, gallery), **options)
+    for name in options:
+        if name.startswith("return_") and options[name]:
+            raise ValueError(
+                f"expected options that leave attribute()'s answer a pair of maps, got {name}; call "
+                "attribute() itself for what else it returns"
+            )
+    # An option that the method lacks: here, before the gallery is embedded.
+    inspect.signature(method.attribute).bind((probe, gallery), **options)
+    if options.get("return_convergence_delta"):
+        raise ValueError(
+            "expected options that leave attribute()'s answer a pair of maps, got return_convergence_delta; "
+            "compare the sums of the maps with the scores instead"
+        )
+    with pair.frozen(), torch.inference_mode(False), torch.no_grad():
+        if gallery_embeddings is None:
+            gallery_embeddings = embed_gallery(
+                pair, gallery, show_progress=bool(options.get("show_progress", False))
+            )
+        elif gallery_embeddings.ndim != 2 or len(gallery_embeddings) != len(gallery):
+            raise ValueError(
+                f"expected gallery_embeddings ({len(gallery)}, D), one for each image of the gallery, got "
+                f"{tuple(gallery_embeddings.shape)}"
+            )
+        scores = gallery_scores(pair, pair.embed(probe), gallery_embeddings.to(probe.device))[0]
+        indices = torch.arange(len(gallery), device=scores.device)
+        if top_k is not None:
+            indices = scores.argsort(descending=True, stable=True)[:top_k]
+            gallery, gallery_embeddings = gallery[indices], gallery_embeddings[indices]
+    alone = first_side_alone(method)
+    alone.forward_func = with_known_embeddings(pair, gallery, gallery_embeddings.to(probe.device))
+    attributions, _ = alone.attribute((probe, gallery), **options)
+    return GalleryAttributions(attributions, indices, scores[indices])
+
+
+def embed_gallery(
+    pair: PairSimilarity, gallery: Tensor, *, batch_size: int | None = None, show_progress: bool = False
+) -> Tensor:
+    """Embeddings ``(K, D)`` of a gallery ``(K, C, H, W)``, some images at a time and without gradients.
+
+    Args:
+        pair: The model.
+        gallery: ``(K, C, H, W)`` in [0, 1].
+        batch_size: Images in one forward pass; None for what suits the device.
+        show_progress: Show a progress bar over the images.
+
+    Cost: K forward passes.
+
+    Raises:
+        TypeError, ValueError: as :meth:`PairSimilarity.embed <captum_face.PairSimilarity.embed>`; a batch
+            size below 1.
+    """
+    if batch_size is None:
+        batch_size = default_batch_size(gallery.device)
+    require_positive_int(batch_size, "batch_size")
+    parts = []
+    with (
+        pair.frozen(),
+        torch.inference_mode(False),
+        torch.no_grad(),
+        tqdm(total=len(gallery), desc="gallery", disable=not show_progress) as bar,
+    ):
+        for chunk in gallery.split(batch_size):
+            parts.append(pair.embed(chunk))
+            bar.update(len(chunk))
+    return torch.cat(parts)
+
+
+def gallery_scores(pair: PairSimilarity, probes: Tensor, gallery: Tensor) -> Tensor:
+    """Scores ``(P, K)`` of probes' embeddings ``(P, D)`` against a gallery's ``(K, D)``.
+
+    Cost: no pass through the model.
+    """
+    size = max(1, _CHUNK // max(1, probes.numel()))
+    return torch.cat(
+        [pair.contributions(probes[:, None], part[None]).sum(-1) for part in gallery.split(size)], dim=1
+    )
+
+
+def with_known_embeddings(pair: PairSimilarity, gallery: Tensor, embeddings: Tensor) -> PairSimilarity:
+    """The same pair wrapper, sharing its modules, that looks the gallery's embeddings up.
+
+    By the images themselves, so that it does not matter who asks for them and when.
+    """
+    twin = copy.copy(pair)
+
+    def embed(images: Tensor) -> Tensor:
+        known = not images.requires_grad and images.shape == gallery.shape and torch.equal(images, gallery)
+        return embeddings if known else pair.embed(images)
+
+    vars(twin)["embed"] = embed
+    return twin
+
+
+def _require_method(method: object) -> PairSimilarity:
+    if not isinstance(method, PairAttribution):
+        came = getattr(method, "__name__", type(method).__name__)
+        raise TypeError(f"expected a method of captum_face such as FGGB(pair), got {came}")
+    if not isinstance(method.forward_func, PairSimilarity):
+        raise TypeError(
+            f"expected a method on a PairSimilarity, got one on {type(method.forward_func).__name__}: a "
+            "gallery is searched by its embeddings; wrap the model with PairSimilarity(embedding_model)"
+        )
+    return method.forward_func
