@@ -27,9 +27,13 @@ from captum_face.attr import (
     PairPartnerIntegratedGradients,
     PairSaliency,
     Random,
+    Reconstruction,
     XFace,
 )
 from captum_face.explanation import Explanation, explain
+from captum_face.gallery import GalleryAttributions, attribute_gallery
+from captum_face.identification import Identification, Match, identify
+from captum_face.identification_figure import show_identification
 from captum_face.interactions import show_interactions
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth, split_attribution
@@ -49,6 +53,9 @@ __all__ = [
     "CorrRISE",
     "EachSide",
     "Explanation",
+    "GalleryAttributions",
+    "Identification",
+    "Match",
     "MinPlus",
     "PairAttribution",
     "PairBlurredIntegratedGradients",
@@ -66,11 +73,15 @@ __all__ = [
     "PairSaliency",
     "PairSimilarity",
     "Random",
+    "Reconstruction",
     "XFace",
     "__version__",
+    "attribute_gallery",
     "explain",
+    "identify",
     "show_comparison",
     "show_explanation",
+    "show_identification",
     "show_interactions",
     "smooth",
     "split_attribution",

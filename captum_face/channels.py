@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_face._batching import default_batch_size
+from captum_face._batching import default_batch_size, is_out_of_memory
 from captum_face._validation import require_choice, require_images, require_positive_int
 from captum_face.pair import PairSimilarity
 from captum_face.scores import unit
+from captum_face.speed import accelerated
 
 __all__ = [
     "gradient_channel_maps",
     "gradient_channel_maps_chunked",
+    "heaviest_channels",
     "not_differentiable",
     "require_gradient_options",
     "weighted_channel_maps",
@@ -43,6 +45,7 @@ def gradient_channel_maps_chunked(
     *,
     gradient: str = "absolute",
     embedding: str = "normalized",
+    channels: Tensor | None = None,
     internal_batch_size: int | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     r"""Yields FGGB's channel maps some channels at a time, so that memory does not grow with D.
@@ -58,14 +61,17 @@ def gradient_channel_maps_chunked(
         image: One image ``(1, C, H, W)`` in [0, 1].
         gradient: ``"absolute"`` as published, or ``"signed"``: the mean over colour keeps the sign.
         embedding: Differentiate the ``"normalized"`` embedding as published, or the ``"raw"`` one.
+        channels: Which channels, int64 ``(n,)``, as from :func:`heaviest_channels`; None for all D.
         internal_batch_size: Channels in one backward pass; memory grows with it. None for
-            what suits the device: 4 for each thread of a CPU, 64 elsewhere.
+            what suits the device: 4 for each thread of a CPU, 64 elsewhere. Half as many from where
+            memory runs out.
 
     Yields:
-        ``(channels, maps)``: a slice of the D channels, and their maps ``(len, H, W)``, each of unit L2
+        ``(part, maps)``: a slice of the channels asked for, and their maps ``(len, H, W)``, each of unit L2
         norm, or all zero where the channel has no gradient.
 
-    Cost: ``internal_batch_size`` forward and D backward passes of one image, for the input alone.
+    Cost: ``internal_batch_size`` forward passes of one image, and a backward pass for each channel, for the
+    input alone.
 
     Raises:
         ValueError: an unknown option, more than one image, gradients that are NaN or infinite.
@@ -76,38 +82,87 @@ def gradient_channel_maps_chunked(
     if len(require_images(image)) != 1:
         raise ValueError(f"expected one image (1, C, H, W), got {tuple(image.shape)}")
     limit = internal_batch_size or default_batch_size(image.device)
+    pair = accelerated(pair, image)
     # Methods are called under no_grad (NoiseTunnel) and inference_mode; both end here.
     with torch.inference_mode(False), torch.no_grad():
         layout, dimensions = _probed(pair, image.detach())
+    wanted = torch.arange(dimensions) if channels is None else channels.cpu()
     # Equal chunks: at most one replica is idle in each pass.
-    passes = -(-dimensions // limit)
-    size = -(-dimensions // passes)
-    with torch.inference_mode(False), torch.enable_grad():
-        replicas = image.detach().expand(size, -1, -1, -1).clone(memory_format=layout).requires_grad_()
-        embeddings = transform(_differentiable_embeddings(pair, replicas))
-    for start in range(0, dimensions, size):
-        channels = slice(start, min(start + size, dimensions))
-        count = channels.stop - start
-        seeds = torch.zeros_like(embeddings)
-        seeds[range(count), range(start, channels.stop)] = 1
-        with torch.inference_mode(False):
-            (gradients,) = torch.autograd.grad(
-                embeddings,
-                replicas,
-                seeds,
-                retain_graph=channels.stop < dimensions,
-                allow_unused=True,
-            )
-        if gradients is None:
-            raise not_differentiable()
+    passes = -(-len(wanted) // limit)
+    size = -(-len(wanted) // passes)
+    graph: tuple[Tensor, Tensor] | None = None
+    start = 0
+    while start < len(wanted):
+        part = slice(start, min(start + size, len(wanted)))
+        try:
+            if graph is None:
+                with torch.inference_mode(False), torch.enable_grad():
+                    replicas = image.detach().expand(size, -1, -1, -1)
+                    replicas = replicas.clone(memory_format=layout).requires_grad_()
+                    graph = replicas, transform(_differentiable_embeddings(pair, replicas))
+            gradients = _channel_gradients(*graph, wanted[part], retain_graph=part.stop < len(wanted))
+        except RuntimeError as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+            # Tried again below, where the error no longer holds on to what was computed.
+            graph, size = None, size // 2
+            continue
         if not torch.isfinite(gradients).all():
             raise ValueError(
                 "expected finite gradients, got NaN or infinite ones in channels "
-                f"{start} to {channels.stop - 1}"
+                f"{wanted[start]} to {wanted[part.stop - 1]}"
             )
-        maps = rectify(gradients[:count]).mean(1)
+        maps = rectify(gradients).mean(1)
         norms = maps.flatten(1).norm(dim=1)[:, None, None]
-        yield channels, maps / norms.where(norms > 0, 1)
+        yield part, maps / norms.where(norms > 0, 1)
+        start = part.stop
+
+
+def _channel_gradients(
+    replicas: Tensor, embeddings: Tensor, channels: Tensor, *, retain_graph: bool
+) -> Tensor:
+    """Gradients ``(n, C, H, W)`` of n channels: replica i answers for channel i."""
+    count = len(channels)
+    seeds = torch.zeros_like(embeddings)
+    seeds[range(count), channels.tolist()] = 1
+    with torch.inference_mode(False):
+        (gradients,) = torch.autograd.grad(
+            embeddings, replicas, seeds, retain_graph=retain_graph, allow_unused=True
+        )
+    if gradients is None:
+        raise not_differentiable()
+    return gradients[:count]
+
+
+def heaviest_channels(weights: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """The channels that a weighted sum of maps cannot do without, and the most that the others are worth.
+
+    Channels are left out, the lightest first, as long as the absolute weights of those left out sum to at
+    most ``tolerance`` of the sum over all. The maps have unit L2 norm, so that sum bounds the L2 norm of
+    the error. Where several partners share the maps, a channel counts as its largest share for any of
+    them, and is left out only while the sums of all partners allow it.
+
+    Args:
+        weights: ``(K, D)``, a row for each partner.
+        tolerance: From 0, which leaves out channels of weight 0 alone, to less than 1.
+
+    Returns:
+        ``(channels, bound)``: int64 ``(n,)`` in ascending order, at least one of them, on the CPU; and
+        ``(K,)`` double, the sum of the absolute weights left out for each partner.
+
+    Example::
+
+        >>> heaviest_channels(torch.tensor([[0.5, -0.05, 0.3, 0.15]]), tolerance=0.2)
+        (tensor([0, 2]), tensor([0.2000], dtype=torch.float64))
+    """
+    sizes = weights.detach().double().cpu().abs()
+    total = sizes.sum(1, keepdim=True)
+    shares = sizes / total.where(total > 0, 1)
+    order = shares.amax(0).argsort(stable=True)
+    # A little more, so that the rounding of weights in single precision does not cost a channel.
+    light = (shares[:, order].cumsum(1) <= tolerance * (1 + 1e-6)).all(0)
+    count = min(int(light.sum()), len(order) - 1)
+    return order[count:].sort().values, sizes[:, order[:count]].sum(1)
 
 
 def require_gradient_options(gradient: str, embedding: str, internal_batch_size: int | None) -> None:
@@ -140,19 +195,19 @@ def weighted_channel_maps(
     """``weights @ maps`` without ever holding all maps.
 
     Args:
-        chunks: ``(channels, maps)`` as :func:`gradient_channel_maps_chunked` yields them.
-        weights: ``(K, D)``, a row for each partner.
+        chunks: ``(part, maps)`` as :func:`gradient_channel_maps_chunked` yields them.
+        weights: ``(K, n)``, a row for each partner, of the n channels that the chunks cover.
         progress: Called with the number of channels done after each chunk.
 
     Returns:
         ``(K, H, W)``.
     """
     total: Tensor | None = None
-    for channels, maps in chunks:
-        share = torch.einsum("kd,dhw->khw", weights[:, channels].to(maps.dtype), maps)
+    for part, maps in chunks:
+        share = torch.einsum("kd,dhw->khw", weights[:, part].to(maps.dtype), maps)
         total = share if total is None else total + share
         if progress is not None:
-            progress(channels.stop - channels.start)
+            progress(len(maps))
     assert total is not None  # an embedding has at least one channel
     return total
 

@@ -22,7 +22,17 @@ from captum_face.data import FacePairs, read_bin, read_pairs, synthetic, synthet
 from captum_face.data.images import load_image
 from captum_face.explanation import Explanation
 from captum_face.explanation import explain as explain_pair
+from captum_face.identification import identify as identify_probe
 from captum_face.models import load_pair
+from captum_face.reconstruction import (
+    DecoderReport,
+    DecoderSettings,
+    read_faces,
+    render_faces,
+    show_reconstructions,
+    split_people,
+)
+from captum_face.reconstruction import train_decoder as train
 from captum_face.visualization import show_comparison
 
 # What the demo changes unless told otherwise; the figures of the documentation show the same pair.
@@ -110,11 +120,11 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
     seeded: dict[str, Any] = {"seed": seed}
     explanations = [
         explain_pair(pair, faces.image_a, faces.image_b, method=method, show_progress=True, **options)
-        for method, options in (("fggb", {}), ("corrrise", seeded))
+        for method, options in (("fggb", {}), ("corrrise", seeded), ("reconstruction", {}))
     ]
     click.echo(f"One synthetic face twice; of the second, {', '.join(changed)} are from another face.")
     click.echo(explanations[0].verdict.capitalize())
-    click.echo(f"\n{'share inside the changed parts':34}{'image A':>9}{'image B':>9}")
+    click.echo(f"\n{'share inside the changed parts':38}{'image A':>9}{'image B':>9}")
     _row("of the area", [float(mask.float().mean()) for mask in masks])
     for explanation in explanations:
         _row(f"of {explanation.method}'s dissimilarity map", explanation.dissimilar_shares(masks))
@@ -212,6 +222,82 @@ def explain(
     if len(explanations) > 1:
         show_comparison(explanations, sigma=sigma).savefig(output / "comparison.png")
         click.echo(f"comparison: {output / 'comparison.png'}")
+
+
+@main.command()
+@click.argument("probe", type=click.Path(path_type=Path))
+@click.argument("gallery", metavar="GALLERY_DIR", type=click.Path(path_type=Path))
+@_model_options
+@click.option(
+    "--threshold",
+    type=float,
+    help="Score from which a match is accepted.  [default: the model's own, or 0]",
+)
+@click.option("--method", default="corrrise", show_default=True, help="fggb, corrrise, ...")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the method's attribute(), such as n_masks=1000; repeatable.",
+)
+@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Matches to explain.")
+@click.option("--both", is_flag=True, help="Also explain each match's own image.")
+@click.option(
+    "--smooth",
+    "sigma",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Smooth the figure's maps, in pixels.",
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="captum_face_output",
+    show_default=True,
+    help="Folder for the results.",
+)
+@_readable_errors
+def identify(
+    probe: Path,
+    gallery: Path,
+    model: str,
+    weights: Path | None,
+    preprocess: str | None,
+    threshold: float | None,
+    method: str,
+    options: tuple[str, ...],
+    top_k: int,
+    both: bool,
+    sigma: float,
+    output: Path,
+) -> None:
+    """Search the images in GALLERY_DIR for PROBE, and explain the best matches.
+
+    The figure (.png), the maps (.npz), a summary (.json) and the whole ranking (.csv) are written. Images
+    below GALLERY_DIR that cannot be read are left out, and so is the probe's own file. All images must be
+    aligned as the model expects, and of one size; nothing is cropped or resized.
+    """
+    given = _options_by_method([get_method(method)], options)[method]
+    pair = load_pair(model, weights=weights, preprocess=preprocess, threshold=threshold)
+    _writable(output)
+    found = identify_probe(
+        pair, probe, gallery, method, top_k=top_k, both=both, **{"show_progress": True, **given}
+    )
+    files = {"model": model, "weights": weights, "probe": probe, "gallery": gallery}
+    found.settings.update({key: str(value) if value else None for key, value in files.items()})
+    for name, reason in list(found.left_out.items())[:10]:
+        click.echo(f"left out: {name}: {reason}", err=True)
+    if len(found.left_out) > 10:
+        click.echo(f"and {len(found.left_out) - 10} more, see the summary", err=True)
+    click.echo(f"{len(found.ranking)} images searched, {len(found.left_out)} left out")
+    click.echo(f"{found.verdict[0].upper()}{found.verdict[1:]}\n")
+    for rank, match in enumerate(found.matches, start=1):
+        word = "accepted" if match.score >= found.threshold else "rejected"
+        click.echo(f"{rank:4}  {match.score:8.4f}  {word}  {match.name}")
+    paths = found.save(output, sigma=sigma)
+    click.echo(f"\n{method}: {', '.join(str(path) for path in paths.values())}")
 
 
 @main.command()
@@ -315,6 +401,89 @@ def benchmark(
 
 
 @main.command()
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder of aligned face images: NAME/1.png or NAME_1.png, so that people are known.",
+)
+@click.option("--synthetic", type=click.IntRange(min=1), help="So many rendered people instead.")
+@_model_options
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The decoder's file, .safetensors.",
+)
+@click.option(
+    "--figure",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also draw held-out faces beside their reconstructions.",
+)
+@click.option("--steps", type=click.IntRange(min=1), default=DecoderSettings.steps, show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(min=2), default=DecoderSettings.batch_size, show_default=True
+)
+@click.option("--learning-rate", type=float, default=DecoderSettings.learning_rate, show_default=True)
+@click.option(
+    "--perceptual",
+    type=click.FloatRange(min=0),
+    default=DecoderSettings.perceptual,
+    show_default=True,
+    help="Weight of the model's own cosine in the loss; 0 for models without gradients.",
+)
+@click.option("--augment/--no-augment", default=True, show_default=True, help="Mirror, move and tint images.")
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@_readable_errors
+def train_decoder(
+    images: Path | None,
+    synthetic: int | None,
+    model: str,
+    weights: Path | None,
+    preprocess: str | None,
+    output: Path,
+    figure: Path | None,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    perceptual: float,
+    augment: bool,
+    seed: int,
+) -> None:
+    """Train the decoder that --method reconstruction needs, and measure it on people held out.
+
+    A killed run goes on where it was with the same command.
+    """
+    if (images is None) == (synthetic is None):
+        raise click.UsageError("expected one of --images and --synthetic")
+    pair = load_pair(model, weights=weights, preprocess=preprocess)
+    _writable(output.parent)
+    people: list[str] | None = None
+    if images is not None:
+        faces, people, left_out = read_faces(images)
+        for name, reason in list(left_out.items())[:10]:
+            click.echo(f"left out: {name}: {reason}", err=True)
+    else:
+        faces = render_faces(synthetic or 0, seed)
+    settings = DecoderSettings(
+        seed=seed,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        perceptual=perceptual,
+        augment=augment,
+    )
+    checkpoint = output.with_name(output.name + ".checkpoint")
+    decoder = train(pair, faces, people=people, settings=settings, checkpoint=checkpoint, show_progress=True)
+    decoder.save(output)
+    if figure is not None:
+        _, held = split_people(people, len(faces), settings)
+        show_reconstructions(pair, decoder, faces[held[:12]]).savefig(figure)
+    checkpoint.unlink(missing_ok=True)
+    click.echo(DecoderReport(**decoder.report))  # type: ignore[arg-type] # counts are whole
+    click.echo(f"Decoder: {output}")
+
+
+@main.command()
 def methods() -> None:
     """List the methods that --method knows."""
     head = ("name", "family", "needs", "without a seed", "passes for a pair", "source")
@@ -322,7 +491,7 @@ def methods() -> None:
         (
             method.name,
             method.family,
-            "gradients" if method.needs_gradients else "scores alone",
+            method.needs,
             "deterministic" if method.deterministic else "random",
             method.passes,
             method.source,
@@ -351,11 +520,14 @@ def _chosen_device(device: str | None, local_rank: int) -> torch.device:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     # Each process of a machine has an accelerator of its own.
-    return torch.device(f"cuda:{local_rank}" if device == "cuda" else device)
+    chosen = torch.device(f"cuda:{local_rank}" if device == "cuda" else device)
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"expected a device that is there, got {chosen} of {torch.cuda.device_count()} GPUs")
+    return chosen
 
 
 def _row(label: str, shares: Sequence[float]) -> None:
-    click.echo(f"{label:34}" + "".join(f"{share:9.1%}" for share in shares))
+    click.echo(f"{label:38}" + "".join(f"{share:9.1%}" for share in shares))
 
 
 def _writable(folder: Path) -> None:

@@ -12,19 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_face._batching import default_batch_size
-from captum_face._validation import require_positive_int, require_scores
+from captum_face._batching import default_batch_size, in_passes
+from captum_face._validation import require_choice, require_positive_int, require_scores
 from captum_face.pair import PairSimilarity
+from captum_face.speed import accelerated
 
 __all__ = [
     "apply_masks",
     "grid_labels",
+    "mask_scorer",
     "masked_scores",
     "random_grids",
     "random_patches",
     "require_masks",
     "sliding_windows",
 ]
+
+# How random_patches() can place them.
+SAMPLINGS = ("plain", "stratified")
 
 
 def random_patches(
@@ -33,6 +38,7 @@ def random_patches(
     *,
     n_patches: int = 3,
     patch_size: int | tuple[int, int] | None = None,
+    sampling: str = "plain",
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Masks that hide ``n_patches`` rectangles each, uniformly placed and fully inside the image.
@@ -43,6 +49,9 @@ def random_patches(
         n_patches: Rectangles in each mask; they may overlap.
         patch_size: Side of the squares in pixels, or ``(height, width)``. None for 30/112 of each side,
             CorrRISE's 30 pixels on a 112 x 112 crop.
+        sampling: ``"plain"``: every patch anywhere. ``"stratified"``: each mask likewise, but together they
+            fill the space of all masks evenly, as the points of a scrambled Sobol sequence do; the first n of
+            more masks are those that n would be.
         generator: Source of randomness; None for torch's global one.
 
     Returns:
@@ -59,6 +68,7 @@ def random_patches(
     """
     require_positive_int(n_masks, "n_masks")
     require_positive_int(n_patches, "n_patches")
+    require_choice(sampling, SAMPLINGS, "sampling")
     if patch_size is None:
         patch = tuple(max(1, round(30 / 112 * side)) for side in size)
     else:
@@ -70,9 +80,17 @@ def random_patches(
             f"expected patches inside the image of {size[0]}x{size[1]} pixels, got patch_size={patch_size!r}"
         )
     device = generator.device if generator is not None else None
+    if sampling == "stratified":
+        seed = int(torch.randint(2**31, (), generator=generator, device=device))
+        sequence = torch.quasirandom.SobolEngine(2 * n_patches, scramble=True, seed=seed)
+        places = sequence.draw(n_masks).reshape(n_masks, 2, n_patches, 1).to(device)
     hidden = []
-    for side, length in zip(size, patch, strict=True):
-        start = torch.randint(side - length + 1, (n_masks, n_patches, 1), generator=generator, device=device)
+    for axis, (side, length) in enumerate(zip(size, patch, strict=True)):
+        free = side - length + 1
+        if sampling == "stratified":
+            start = (places[:, axis] * free).long().clamp(max=free - 1)
+        else:
+            start = torch.randint(free, (n_masks, n_patches, 1), generator=generator, device=device)
         position = torch.arange(side, device=device)
         hidden.append((position >= start) & (position < start + length))
     rows, columns = hidden
@@ -267,7 +285,8 @@ def masked_scores(
         masks: ``(n, H, W)``, 1 = kept.
         swapped: The masked image is the second argument of ``forward_func``.
         baseline: What stands in hidden places, see :func:`apply_masks`.
-        perturbations_per_eval: Masked images in one forward pass; None for what suits the device.
+        perturbations_per_eval: Masked images in one forward pass; None for what suits the device. Half as
+            many from where memory runs out.
         progress: Called after each pass with the number of masked images scored.
 
     Returns:
@@ -280,17 +299,53 @@ def masked_scores(
     Raises:
         ValueError: scores that are not one finite number per pair.
     """
+    score = mask_scorer(
+        forward_func,
+        image,
+        partners,
+        swapped=swapped,
+        baseline=baseline,
+        perturbations_per_eval=perturbations_per_eval,
+        progress=progress,
+    )
+    return score(masks)
+
+
+def mask_scorer(
+    forward_func: Callable[[Tensor, Tensor], Tensor],
+    image: Tensor,
+    partners: Tensor,
+    *,
+    swapped: bool = False,
+    baseline: float | Tensor = 0,
+    perturbations_per_eval: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Callable[[Tensor], Tensor]:
+    """:func:`masked_scores` as a function of the masks, for methods that ask for more of them as they go.
+
+    The partners are embedded here, once.
+    """
     if perturbations_per_eval is None:
         perturbations_per_eval = default_batch_size(image.device)
-    require_positive_int(perturbations_per_eval, "perturbations_per_eval")
-    rows = []
+    size = require_positive_int(perturbations_per_eval, "perturbations_per_eval")
+    if isinstance(forward_func, PairSimilarity):
+        forward_func = accelerated(forward_func, image)
     with torch.no_grad():
         score_batch = _partner_scorer(forward_func, partners, swapped)
-        for chunk in masks.split(perturbations_per_eval):
-            rows.append(score_batch(apply_masks(image, chunk, baseline)).cpu().double())
-            if progress is not None:
-                progress(len(chunk))
-    return torch.cat(rows, dim=1)
+
+    def score_masked(masks: Tensor) -> Tensor:
+        return score_batch(apply_masks(image, masks, baseline)).cpu().double()
+
+    def score(masks: Tensor) -> Tensor:
+        rows = []
+        with torch.no_grad():
+            for scores in in_passes(score_masked, masks, size):
+                rows.append(scores)
+                if progress is not None:
+                    progress(scores.shape[1])
+        return torch.cat(rows, dim=1)
+
+    return score
 
 
 def _partner_scorer(

@@ -5,19 +5,27 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_face._validation import require_images, require_pair, require_positive_int, require_threshold
+from captum_face._validation import (
+    require_choice,
+    require_images,
+    require_pair,
+    require_positive_int,
+    require_threshold,
+)
 from captum_face.preprocessing import resolve_preprocess
 from captum_face.scores import Score, resolve_score
 
 __all__ = ["AgainstReference", "PairSimilarity", "frozen"]
 
+#: What ``PairSimilarity(precision=...)`` knows.
+PRECISIONS = ("float32", "bfloat16")
 _MODE_DEPENDENT = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 
 
@@ -81,11 +89,16 @@ class PairSimilarity(nn.Module):
         select: Which part of the model's answer is the embedding, where it is not a tensor: an index of
             a tuple (AdaFace answers ``(feature, norm)``: ``select=0``), a key of a dict, or a callable
             on the answer.
+        precision: What the model computes in: ``"float32"`` leaves that to the model and its images;
+            ``"bfloat16"`` runs it under :class:`torch.autocast`, forward and backward, which is faster only
+            on devices with units for it, and changes maps (see the page on speed). Embeddings come in the
+            dtype of the images, and scores are computed in that, either way. LRP and BiLRP, which
+            rewrite the model, don't heed it.
 
     Shape: images ``(N, C, H, W)`` in [0, 1], RGB; a batch of 1 on one side broadcasts against N.
 
     Raises:
-        ValueError: unknown score or preset, or a ``max_batch_size`` below 1.
+        ValueError: unknown score, preset or precision, or a ``max_batch_size`` below 1.
         TypeError: ``embedding_model`` cannot be called, or the threshold is not a finite number.
 
     Example::
@@ -106,6 +119,7 @@ class PairSimilarity(nn.Module):
         preprocess: str | Callable[[Tensor], Tensor] | None = None,
         max_batch_size: int | None = None,
         select: int | str | Callable[[Any], Tensor] | None = None,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         if not callable(embedding_model):
@@ -125,6 +139,7 @@ class PairSimilarity(nn.Module):
         self.preprocess = resolve_preprocess(preprocess)
         self.max_batch_size = max_batch_size
         self.select = select
+        self.precision = require_choice(precision, PRECISIONS, "precision")
 
     def forward(self, image_a: Tensor, image_b: Tensor) -> Tensor:
         """Scores ``(N,)``. Cost: one forward pass per image of each side (a batch of 1 is embedded once).
@@ -158,7 +173,9 @@ class PairSimilarity(nn.Module):
         return torch.cat([self._embed_batch(batch.clone()) for batch in images.split(size)])
 
     def _embed_batch(self, images: Tensor) -> Tensor:
-        embeddings = self._selected(self.embedding_model(self.preprocess(images)))
+        reduced = self.precision != "float32"
+        with torch.autocast(images.device.type, torch.bfloat16) if reduced else nullcontext():
+            embeddings = self._selected(self.embedding_model(self.preprocess(images)))
         if isinstance(embeddings, np.ndarray):
             embeddings = torch.from_numpy(embeddings).to(images.device)
         if not isinstance(embeddings, Tensor):
@@ -184,7 +201,7 @@ class PairSimilarity(nn.Module):
                 "expected finite embeddings, got NaN or infinite values; check the weights and "
                 "the preprocessing"
             )
-        return embeddings
+        return embeddings.to(images.dtype) if reduced else embeddings
 
     def _selected(self, answer: Any) -> Any:
         if self.select is None:
@@ -249,7 +266,9 @@ class PairSimilarity(nn.Module):
         return frozen(self)
 
     def extra_repr(self) -> str:
-        return f"score={self.score.name}, threshold={self.threshold:g}, max_batch_size={self.max_batch_size}"
+        reduced = "" if self.precision == "float32" else f", precision={self.precision}"
+        batch = f"max_batch_size={self.max_batch_size}"
+        return f"score={self.score.name}, threshold={self.threshold:g}, {batch}{reduced}"
 
 
 class AgainstReference(nn.Module):

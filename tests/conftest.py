@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_face import PairSimilarity
+from captum_face.reconstruction import FaceDecoder
 
 # Networks this small gain nothing from a second thread, and threads that wait for a busy core cost a lot.
 torch.set_num_threads(1)
@@ -80,6 +81,13 @@ def small_net(**options: int) -> SmallNet:
             for _ in range(3):
                 net(torch.rand(16, options.get("channels", 3), 16, 16))
     return net
+
+
+def small_decoder() -> FaceDecoder:
+    """A seeded decoder, not trained, that fits :func:`small_net` and the fixture ``images``."""
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        return FaceDecoder(7, (18, 14), width=8).eval()
 
 
 @pytest.fixture

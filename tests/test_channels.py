@@ -8,6 +8,7 @@ from captum_face import PairSimilarity
 from captum_face.channels import (
     gradient_channel_maps,
     gradient_channel_maps_chunked,
+    heaviest_channels,
     weighted_channel_maps,
 )
 from captum_face.scores import unit
@@ -71,6 +72,48 @@ def test_chunks_cover_the_channels_in_order_and_bound_the_batch(images):
     weights = torch.rand(2, 11)
     expected = (weights @ maps.flatten(1)).reshape(2, *maps.shape[1:])
     torch.testing.assert_close(weighted_channel_maps(iter(chunks), weights), expected)
+
+
+def test_some_channels_alone(pair, images):
+    image, channels = images[0][:1], torch.tensor([1, 2, 5])
+    maps = gradient_channel_maps(pair, image, channels=channels, internal_batch_size=2)
+    torch.testing.assert_close(maps, gradient_channel_maps(pair, image)[channels], rtol=1e-4, atol=1e-6)
+
+
+def test_the_lightest_channels_are_left_out_first():
+    weights = torch.tensor([[0.5, -0.05, 0.3, 0.15]])
+    for tolerance, kept in (
+        (0, [0, 1, 2, 3]), (0.04, [0, 1, 2, 3]), (0.05, [0, 2, 3]), (0.19, [0, 2, 3]), (0.2, [0, 2]),
+        (0.6, [0]), (0.99, [0]),
+    ):  # fmt: skip
+        channels, bound = heaviest_channels(weights, tolerance)
+        assert channels.tolist() == kept
+        assert bound.item() == pytest.approx(1 - weights[:, channels].abs().sum().item(), abs=1e-6)
+
+
+def test_every_partner_has_to_allow_that_a_channel_is_left_out():
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(4, 40, generator=generator, dtype=torch.float64) ** 3
+    weights[0] *= 100  # shares count, not sizes
+    for tolerance in (0.01, 0.1, 0.4):
+        channels, bound = heaviest_channels(weights, tolerance)
+        total, left_out = weights.abs().sum(1), weights.clone()
+        left_out[:, channels] = 0
+        torch.testing.assert_close(bound, left_out.abs().sum(1))
+        assert (bound <= tolerance * total * 1.00001).all()
+        # The next one in line would be too much for somebody.
+        shares = (weights.abs() / total[:, None]).amax(0)
+        following = channels[shares[channels].argmin()]
+        assert (bound + weights[:, following].abs() > tolerance * total).any()
+
+
+def test_channels_of_weight_zero_cost_nothing_and_one_channel_always_remains():
+    channels, bound = heaviest_channels(torch.tensor([[0.0, 2.0, 0.0, -1.0]]), 0)
+    assert channels.tolist() == [1, 3]
+    assert bound.tolist() == [0]
+    channels, bound = heaviest_channels(torch.zeros(2, 3), 0.5)
+    assert len(channels) == 1
+    assert bound.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("flatten", ["view", "reshape"])

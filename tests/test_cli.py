@@ -189,12 +189,60 @@ def test_debug_shows_where_an_error_came_from(folder):
 def test_demo_prints_shares_and_writes_the_figure(folder):
     result = run("demo", "--output", "figures/demo.png")
     assert result.exit_code == 0, result.output
-    for part in ("Score", "threshold", "of the area", "of fggb's", "of corrrise's"):
+    for part in ("Score", "threshold", "of the area", "of fggb's", "of corrrise's", "of reconstruction's"):
         assert part in result.output
     assert Image.open(folder / "figures" / "demo.png").size[0] > 1000
     result = run("demo", "--changed", "moth")
     assert result.exit_code != 0
     assert "did you mean 'mouth'" in result.output
+
+
+@pytest.fixture
+def gallery(folder):
+    """Three images, one of them the probe's own file, and a file that is no image."""
+    random = np.random.default_rng(1)
+    (folder / "people").mkdir()
+    for name in ("ann.png", "bob.png", "probe.png"):
+        Image.fromarray(random.integers(0, 256, (112, 112, 3), dtype=np.uint8)).save(folder / "people" / name)
+    (folder / "people" / "broken.jpg").write_text("no image")
+    return folder / "people"
+
+
+def test_identify_writes_what_it_says(folder, gallery):
+    result = run(
+        "identify", "people/probe.png", "people", "--model", "own_models:build_pair", "--top-k", "1",
+        "--option", "n_masks=12", "--smooth", "2", "--both", "--output", "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "left out: probe.png: the probe's own file" in result.output
+    assert "left out: broken.jpg: could not be read" in result.output
+    assert "2 images searched, 2 left out" in result.output
+    assert "Best match of 2: " in result.output
+    assert {path.name for path in (folder / "out").iterdir()} == {
+        "corrrise.png", "corrrise.npz", "corrrise.json", "ranking.csv",
+    }  # fmt: skip
+    summary = json.loads((folder / "out" / "corrrise.json").read_text(encoding="utf-8"))
+    assert summary["protocol"]["model"] == "own_models:build_pair"
+    assert summary["protocol"]["options"]["n_masks"] == 12
+    assert len(summary["matches"]) == 1
+    assert summary["left_out"].keys() == {"probe.png", "broken.jpg"}
+
+
+def test_identify_says_what_does_not_fit(folder, gallery):
+    Image.new("RGB", (100, 100)).save(gallery / "small.png")
+    arguments = ("identify", "a.png", "people", "--model", "own_models:build")
+    result = run(*arguments)
+    assert result.exit_code != 0
+    assert "expected gallery images of 112x112 pixels" in result.output
+    assert "small.png (100x100)" in result.output
+    for extra, message in (
+        (("--method", "corise"), "did you mean 'corrrise'"),
+        (("--option", "n_mask=3"), "did you mean 'n_masks'"),
+        (("--top-k", "0"), "top-k"),
+    ):
+        result = run(*arguments, *extra)
+        assert result.exit_code != 0
+        assert message in result.output
 
 
 @pytest.mark.real

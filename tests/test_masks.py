@@ -11,14 +11,43 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_patches_lie_inside_and_are_uniform():
-    masks = random_patches(4000, (6, 9), n_patches=1, patch_size=(2, 4), generator=generator())
+@pytest.mark.parametrize("sampling", ["plain", "stratified"])
+def test_patches_lie_inside_and_are_uniform(sampling):
+    options = {"n_patches": 1, "patch_size": (2, 4), "sampling": sampling, "generator": generator()}
+    masks = random_patches(4000, (6, 9), **options)
     hidden = ~masks
     assert (hidden.sum((1, 2)) == 8).all()
     # A patch at every one of 5 x 6 places: the expected visibility follows by counting.
     rows = torch.tensor([1, 2, 2, 2, 2, 1]) / 5
     columns = torch.tensor([1, 2, 3, 4, 4, 4, 3, 2, 1]) / 6
     assert (hidden.float().mean(0) - rows[:, None] * columns).abs().max() < 0.04
+
+
+def test_stratified_patches_fill_the_image_evenly():
+    """Of 5 x 8 places each patch takes every one equally often in 40 masks, but for one or two."""
+    masks = random_patches(
+        640, (6, 9), n_patches=1, patch_size=(2, 2), sampling="stratified", generator=generator()
+    )
+    counts = torch.stack([(~m).nonzero()[0] for m in masks]).float()
+    histogram = torch.bincount((counts[:, 0] * 8 + counts[:, 1]).long(), minlength=40)
+    assert (histogram - 16).abs().max() <= 4
+    plain = random_patches(640, (6, 9), n_patches=1, patch_size=(2, 2), generator=generator())
+    places = torch.stack([(~m).nonzero()[0] for m in plain])
+    assert (torch.bincount(places[:, 0] * 8 + places[:, 1], minlength=40) - 16).abs().max() > 6
+
+
+def test_stratified_patches_are_seeded_and_begin_alike():
+    def draw(n, seed):
+        return random_patches(n, (20, 30), sampling="stratified", generator=generator(seed))
+
+    state = torch.get_rng_state()
+    assert torch.equal(draw(9, 1), draw(30, 1)[:9])
+    assert not torch.equal(draw(9, 1), draw(9, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(3)
+    first = random_patches(5, (20, 30), sampling="stratified")
+    torch.manual_seed(3)
+    assert torch.equal(first, random_patches(5, (20, 30), sampling="stratified"))
 
 
 def test_patches_are_the_union_of_rectangles():
@@ -131,6 +160,7 @@ def test_own_masks():
         ({"n_patches": 0}, "n_patches"),
         ({"n_masks": 0}, "n_masks"),
         ({"n_masks": 2.5}, "n_masks"),
+        ({"sampling": "stratifed"}, "did you mean 'stratified'"),
     ],
 )
 def test_bad_patches(options, message):

@@ -347,3 +347,21 @@ def test_frozen_torchscript_and_inference_parameters(net, images):
 @pytest.mark.parametrize("threshold", [np.float32(0.25), torch.tensor(0.25), 0.25])
 def test_scalars_of_numpy_and_torch_are_thresholds(net, threshold):
     assert PairSimilarity(net, threshold=threshold).threshold == 0.25
+
+
+def test_reduced_precision(net, images):
+    """The model computes in bfloat16, forward and backward; embeddings come in the images' dtype."""
+    seen = []
+    net.conv1.register_forward_hook(lambda _, args, out: seen.append(out.dtype))
+    full, reduced = PairSimilarity(net), PairSimilarity(net, precision="bfloat16")
+    expected, got = full.embed(images[0]), reduced.embed(images[0].requires_grad_())
+    assert seen == [torch.float32, torch.bfloat16]
+    assert got.dtype == torch.float32
+    assert 1e-6 < (got - expected).norm() / expected.norm() < 0.02
+    gradient, exact = (torch.autograd.grad(e[:, 0].sum(), images[0])[0] for e in (got, full.embed(images[0])))
+    assert gradient.dtype == torch.float32
+    assert 1e-6 < (gradient - exact).norm() / exact.norm() < 0.1
+    assert "precision=bfloat16" in repr(reduced)
+    assert "precision" not in repr(full)
+    with pytest.raises(ValueError, match="unknown precision 'float16'"):
+        PairSimilarity(net, precision="float16")

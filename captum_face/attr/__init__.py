@@ -22,6 +22,7 @@ from captum_face.attr.hirescam import PairHiResCam
 from captum_face.attr.lrp import LRP
 from captum_face.attr.minplus import MinPlus
 from captum_face.attr.null import Center, Random
+from captum_face.attr.reconstruction import Reconstruction
 from captum_face.attr.rise import RISE
 from captum_face.attr.xface import XFace
 from captum_face.attr.xssab import XSSAB
@@ -54,6 +55,7 @@ __all__ = [
     "PairPartnerIntegratedGradients",
     "PairSaliency",
     "Random",
+    "Reconstruction",
     "XFace",
     "get_method",
 ]

@@ -27,6 +27,7 @@ from captum_face.attr.hirescam import PairHiResCam
 from captum_face.attr.lrp import LRP
 from captum_face.attr.minplus import MinPlus
 from captum_face.attr.null import Center, Random
+from captum_face.attr.reconstruction import Reconstruction
 from captum_face.attr.rise import RISE
 from captum_face.attr.xface import XFace
 from captum_face.attr.xssab import XSSAB
@@ -45,6 +46,14 @@ class Method:
     source: str  #: the publication
     needs_gradients: bool  #: whether the model must be differentiable, and a PairSimilarity
     deterministic: bool  #: whether equal inputs give equal maps without a seed
+    needs_embeddings: bool = False  #: whether it needs a PairSimilarity, though no gradients
+
+    @property
+    def needs(self) -> str:
+        """What the method needs of a model: ``"gradients"``, ``"embeddings"`` or ``"scores alone"``."""
+        if self.needs_gradients:
+            return "gradients"
+        return "embeddings" if self.needs_embeddings else "scores alone"
 
 
 #: All methods, in the order in which tables list them.
@@ -68,6 +77,16 @@ METHODS: dict[str, Method] = {
             "arXiv 2305.08546",
             needs_gradients=False,
             deterministic=False,
+        ),
+        Method(
+            "reconstruction",
+            Reconstruction,
+            "feature-guided",
+            "about 3 forward, and 2 D + 2 of the decoder",
+            "after arXiv 2306.00402",
+            needs_gradients=False,
+            deterministic=True,
+            needs_embeddings=True,
         ),
         Method(
             "xssab",
@@ -244,7 +263,7 @@ METHODS: dict[str, Method] = {
             "bilrp",
             BiLRP,
             "relevance",
-            "8 D backward, about 24 forward",
+            "16 backward, about 48 forward",
             "arXiv 2003.05431",
             needs_gradients=True,
             deterministic=True,

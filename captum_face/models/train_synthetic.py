@@ -8,9 +8,7 @@ siblings apart that differ in it.
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch.nn.functional import cross_entropy, linear, normalize, one_hot
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from captum_face._files import write_whole
 from captum_face.data import synthetic
 from captum_face.metrics.verification import eer
 from captum_face.models.synthetic import WEIGHTS, SyntheticFaceNet
@@ -188,16 +187,8 @@ def train(settings: Settings, checkpoint: Path | None = None, workers: int = 1) 
                     "optimizer": optimizer.state_dict(),
                     "schedule": schedule.state_dict(),
                 }
-                _write(checkpoint, partial(torch.save, state))
+                write_whole(checkpoint, partial(torch.save, state))
     return network.to(memory_format=torch.contiguous_format).eval()
-
-
-def _write(path: Path, save: Callable[[Path], object]) -> None:
-    """Writes a file wholly or not at all, whenever the process may be killed."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    save(unfinished)
-    unfinished.chmod(0o644)  # safetensors writes for the owner alone, who is not who installs
-    os.replace(unfinished, path)
 
 
 @torch.no_grad()
@@ -272,7 +263,7 @@ def main(output: Path, seed: int, epochs: int, steps: int) -> None:
         print(f"{parts:<16} {drop:>14.3f} {100 * rejected:>12.0f} %")
     metadata = {"eer": rate, "threshold": threshold, "seed": seed, "settings": asdict(settings)}
     text = {name: json.dumps(value) for name, value in metadata.items()}
-    _write(output, lambda path: save_file(network.state_dict(), path, metadata=text))
+    write_whole(output, lambda path: save_file(network.state_dict(), path, metadata=text))
     checkpoint.unlink(missing_ok=True)
 
 

@@ -69,7 +69,7 @@ class MethodTable(Table):
             f"[`{method.name}`](/methods/{method.name}.md)",
             class_role(method),
             method.family,
-            needs(method),
+            method.needs,
             repeats(method),
             method.passes,
             source(method),
@@ -84,7 +84,7 @@ class MethodFacts(Table):
         return [
             [f"`{method.name}`", class_role(method)],
             ["family", method.family],
-            ["needs", needs(method)],
+            ["needs", method.needs],
             ["without a seed", repeats(method)],
             ["passes for a pair", method.passes],
             ["source", source(method)],
@@ -237,10 +237,6 @@ def class_role(method: Method) -> str:
     return f"{{py:class}}`~captum_face.{type(method.build(print)).__name__}`"
 
 
-def needs(method: Method) -> str:
-    return "gradients" if method.needs_gradients else "scores alone"
-
-
 def repeats(method: Method) -> str:
     return "deterministic" if method.deterministic else "random"
 
@@ -289,7 +285,7 @@ def check_pages(app: Sphinx) -> None:
         if headings != TEMPLATE:
             raise ExtensionError(f"expected the headings {TEMPLATE} in methods/{name}.md, got {headings}")
     text = (Path(app.srcdir) / "cli.md").read_text("utf-8")
-    shown = set(re.findall(r"^```\{cli-help\} (\w+)$", text, re.MULTILINE))
+    shown = set(re.findall(r"^```\{cli-help\} ([\w-]+)$", text, re.MULTILINE))
     if shown != command_line.commands.keys():
         raise ExtensionError(f"expected cli.md to show {sorted(command_line.commands)}, got {sorted(shown)}")
 

@@ -5,6 +5,6 @@ from common import explained, faces, show
 from captum_face import METHODS, show_comparison
 
 masks = (faces().mask_a, faces().mask_b)
-black_box = [name for name, method in METHODS.items() if not method.needs_gradients]
+black_box = [name for name, method in METHODS.items() if method.needs == "scores alone"]
 for names in ([name for name in METHODS if name not in black_box], black_box):
     show(show_comparison([explained(name) for name in names], masks=masks))

@@ -13,7 +13,7 @@ from captum.metrics import infidelity, sensitivity_max
 from torch import nn
 
 from captum_face import METHODS, PairSimilarity, split_attribution
-from tests.conftest import small_net
+from tests.conftest import small_decoder, small_net
 
 #: Options that make a method quick and repeatable.
 FAST = {
@@ -28,6 +28,7 @@ FAST = {
     "gradient_shap": {"n_samples": 3, "seed": 0},
     "occlusion": {"window": 5, "strides": 4},
     "kernel_shap": {"n_samples": 40, "seed": 0},
+    "reconstruction": {"decoder": small_decoder()},
     "random": {"seed": 0},
 }
 
@@ -127,6 +128,8 @@ def test_a_forward_that_fails_midway_leaves_the_model_as_it_was(method, images, 
 
     pair = PairSimilarity(Failing())
     before = state(pair)
+    if method.needs == "embeddings" and failing_call > 2:
+        pytest.skip("needs each side's embeddings alone, in two calls")
     with pytest.raises(RuntimeError, match="midway"):
         attribute(method, pair, images)
     assert same_state(before, state(pair))
@@ -235,7 +238,7 @@ def test_black_boxes_where_no_gradients_are_needed(method, pair, images):
         with torch.no_grad():
             return pair(a, b)
 
-    if method.needs_gradients:
+    if method.needs != "scores alone":
         with pytest.raises(TypeError, match="expected a PairSimilarity"):
             attribute(method, black_box, images)
     else:

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from captum_face import CorrRISE, PairSimilarity
-from captum_face.attr.corrrise import correlation_map
+from captum_face.attr.corrrise import correlation_map, relative_error
 from captum_face.masks import random_patches
 
 
@@ -130,6 +130,7 @@ def test_seed_generator_and_global_state(pair, images):
     ("options", "error", "message"),
     [
         ({"correlation": "pearsn"}, ValueError, "did you mean 'pearson'"),
+        ({"sampling": "sobol"}, ValueError, "unknown sampling 'sobol'"),
         ({"n_masks": 1}, ValueError, "n_masks of at least 2"),
         ({"n_masks": 0}, ValueError, "n_masks"),
         ({"patch_size": 15}, ValueError, "inside the image of 18x14"),
@@ -197,3 +198,105 @@ def test_soft_masks_that_hardly_vary_still_count(images):
     soft[::2, 3, 3] += 1e-3
     attr, _ = CorrRISE(lambda a, b: a[:, 0, 3, 3]).attribute(images, masks=soft)
     assert attr[0, 0, 3, 3].item() == pytest.approx(1, abs=1e-3)
+
+
+def looped_error(scores, masks):
+    """The standard error (1 - r^2) / sqrt(n - 1) relative to r, root mean squares, from scipy's r."""
+    r = looped_map(scores, masks, stats.pearsonr)
+    return float(((1 - r**2) ** 2).mean().sqrt() / (r**2).mean().sqrt()) / (len(masks) - 1) ** 0.5
+
+
+@pytest.mark.parametrize("single", [None, 0, 1])
+def test_stops_when_the_error_is_low_enough(single):
+    """Each pair at its own number of masks, as alone, and not a look later than the error says."""
+    generator = torch.Generator().manual_seed(7)
+    a, b = torch.rand(2, 3, 3, 18, 14, generator=generator, dtype=torch.float64)
+    # Partners that ask for one spot, for the upper rows and for all of the image.
+    b[0, :, :9], b[1, :, 9:] = 0, 0
+    pair = PairSimilarity(
+        lambda x: torch.stack([x[:, 0, 12, 7], x[:, :, :4].sum((1, 2, 3)), x.mean((1, 2, 3))], 1), score="dot"
+    )
+    a, b = (image[:1] if i == single else image for i, image in enumerate((a, b)))
+    masks = random_patches(1200, (18, 14), generator=generator)
+    target = 0.2
+    maps, used = CorrRISE(pair).attribute((a, b), masks=masks, target_error=target, return_n_masks=True)
+    assert used.shape == (3, 2)
+    assert used.dtype == torch.int64
+    assert (used % 50 == 0).all()
+    assert used.min() < 0.8 * used.max() < 900
+    with torch.no_grad():
+        for i in range(3):
+            left, right = a[i % len(a), None], b[i % len(b), None]
+            for side, masked in ((0, (left * masks[:, None], right)), (1, (left, right * masks[:, None]))):
+                scores, n = pair(*masked), int(used[i, side])
+                assert looped_error(scores[:n], masks[:n]) <= target
+                assert n == 100 or looped_error(scores[: n - 50], masks[: n - 50]) > 0.96 * target
+                expected = looped_map(scores[:n], masks[:n], stats.pearsonr)
+                torch.testing.assert_close(maps[side][i, 0], expected, rtol=1e-9, atol=1e-9)
+
+
+def test_that_never_stops_is_the_plain_result(pair, images):
+    plain = CorrRISE(pair).attribute(images, n_masks=170, seed=2)
+    options = {"n_masks": 170, "seed": 2, "target_error": 1e-6}
+    maps, used = CorrRISE(pair).attribute(images, return_n_masks=True, **options)
+    assert used.eq(170).all()
+    for got, want in zip(maps, plain, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    again = CorrRISE(pair).attribute(images, **options)
+    assert all(torch.equal(x, y) for x, y in zip(again, maps, strict=True))
+    _, used = CorrRISE(pair).attribute(images, n_masks=60, seed=2, return_n_masks=True)
+    assert used.eq(60).all()
+
+
+def test_stopping_saves_passes(images):
+    seen = []
+
+    def model(x):
+        seen.append(len(x))
+        return x.mean((2, 3))
+
+    pair = PairSimilarity(model)
+    inputs = (images[0][:1], images[1])
+    _, used = CorrRISE(pair).attribute(inputs, n_masks=5000, target_error=0.5, seed=0, return_n_masks=True)
+    assert used.max() < 1000
+    assert sum(seen) == 3 + used[:, 0].max() + 3 * 1 + used[:, 1].sum()
+
+
+@pytest.mark.parametrize("target", [0, -0.1, float("nan")])
+def test_bad_target_errors(pair, images, target):
+    with pytest.raises(ValueError, match="expected target_error above 0"):
+        CorrRISE(pair).attribute(images, target_error=target)
+
+
+def test_the_error_is_how_far_seeds_lie_from_the_truth(pair, images):
+    """40 runs of 100 masks against the map of 8000."""
+    inputs = tuple(image[:1] for image in images)
+    truth = CorrRISE(pair).attribute(inputs, n_masks=8000, seed=99)[0][0, 0]
+    maps = torch.stack([CorrRISE(pair).attribute(inputs, n_masks=100, seed=i)[0][0, 0] for i in range(40)])
+    said = relative_error(maps.double(), 100)
+    distance = (maps - truth).square().mean((1, 2)).sqrt() / maps.square().mean((1, 2)).sqrt()
+    assert said.mean().item() == pytest.approx(distance.mean().item(), rel=0.15)
+
+
+def test_a_map_of_zeros_is_never_sure(images):
+    constant = CorrRISE(lambda a, b: torch.ones(len(a)))
+    maps, used = constant.attribute(images, n_masks=130, target_error=0.9, return_n_masks=True)
+    assert used.eq(130).all()
+    assert all(attr.eq(0).all() for attr in maps)
+
+
+def test_stratified_masks_give_the_same_map_with_less_noise(pair, images):
+    inputs = tuple(image[:1] for image in images)
+
+    def runs(seeds, **options):
+        options["perturbations_per_eval"] = 250
+        return torch.stack([CorrRISE(pair).attribute(inputs, seed=i, **options)[0][0, 0] for i in seeds])
+
+    truth = runs([99], n_masks=6000)[0]
+    error = {
+        sampling: (runs(range(12), n_masks=250, sampling=sampling) - truth).square().mean().sqrt()
+        for sampling in ("plain", "stratified")
+    }
+    assert error["stratified"] < 0.9 * error["plain"]
+    stratified = runs([99], n_masks=6000, sampling="stratified")[0]
+    assert (stratified - truth).square().mean().sqrt() < 0.02

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from captum_face import FGGB, PairSimilarity
+from tests.conftest import small_net
 from tests.test_channels import looped_maps
 
 
@@ -57,6 +58,76 @@ def test_works_under_no_grad_and_inference_mode(pair, images):
             inside = FGGB(pair).attribute(tuple(image.clone() for image in images))
         for got, want in zip(inside, expected, strict=True):
             torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("single", [None, 0, 1])
+@pytest.mark.parametrize("options", [{}, {"gradient": "signed"}, {"embedding": "raw"}, {"threshold": 0.9}])
+def test_the_error_of_a_tolerance_is_below_the_bound(images, single, options):
+    net, passes = small_net(dimensions=60).double().eval(), []
+    pair = PairSimilarity(net, threshold=0.1)
+    inputs = tuple(image[:1].double() if i == single else image.double() for i, image in enumerate(images))
+    exact, none = FGGB(pair).attribute(inputs, return_error_bound=True, **options)
+    assert none.eq(0).all()
+
+    def count_the_way_back(_, args, out):
+        if out.requires_grad:
+            out.register_hook(lambda gradient: passes.append(len(gradient)))
+
+    net.fc.register_forward_hook(count_the_way_back)
+    for tolerance in (0.02, 0.1, 0.5):
+        passes.clear()
+        maps, bound = FGGB(pair).attribute(
+            inputs, tolerance=tolerance, return_error_bound=True, internal_batch_size=1, **options
+        )
+        assert bound.shape == (3, 2)
+        with torch.no_grad():
+            weights = pair.contributions(pair.embed(inputs[0]), pair.embed(inputs[1]))
+        weights = (weights - options.get("threshold", 0.1) / 60).abs().sum(1, keepdim=True)
+        assert (bound <= 1.00001 * tolerance * weights).all()
+        errors = torch.stack(
+            [(x - y)[:, 0].flatten(1).norm(dim=1) for x, y in zip(maps, exact, strict=True)], 1
+        )
+        assert (errors <= bound).all()
+        assert (errors > 0).all() == (bound > 0).all()
+        images_differentiated = 6 if single is None else 4
+        assert len(passes) < 60 * images_differentiated
+        if tolerance == 0.5:
+            assert len(passes) < 0.6 * 60 * images_differentiated
+    alone = FGGB(pair).attribute(inputs, tolerance=0.5, **options)
+    assert all(torch.equal(x, y) or torch.allclose(x, y) for x, y in zip(alone, maps, strict=True))
+
+
+def test_a_pair_without_weights_has_an_empty_map(images):
+    """Orthogonal embeddings channel by channel, threshold 0: nothing speaks for or against."""
+    disjoint = PairSimilarity(
+        lambda x: torch.stack([x.mean((1, 2, 3)), 0 * x.mean((1, 2, 3))], 1) + torch.tensor([0.0, 0.0]),
+        score="dot",
+    )
+    a, black = images[0][:1], torch.zeros_like(images[0][:1])
+    maps, bound = FGGB(disjoint).attribute(
+        (a, black), embedding="raw", tolerance=0.3, return_error_bound=True
+    )
+    assert all(attr.eq(0).all() for attr in maps)
+    assert bound.eq(0).all()
+
+
+@pytest.mark.real
+def test_a_tolerance_on_real_pairs(real_pair, real_images):
+    exact = FGGB(real_pair).attribute(real_images)
+    maps, bound = FGGB(real_pair).attribute(real_images, tolerance=0.1, return_error_bound=True)
+    for side in (0, 1):
+        errors = (maps[side] - exact[side])[:, 0].flatten(1).norm(dim=1)
+        assert (errors < bound[:, side]).all()
+        assert (errors < 0.2 * exact[side][:, 0].flatten(1).norm(dim=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "error"),
+    [(1, ValueError), (-0.1, ValueError), (float("nan"), ValueError), ("0.1", TypeError), (True, TypeError)],
+)
+def test_bad_tolerances(pair, images, tolerance, error):
+    with pytest.raises(error, match="expected tolerance"):
+        FGGB(pair).attribute(images, tolerance=tolerance)
 
 
 def test_needs_a_pair_wrapper(images):

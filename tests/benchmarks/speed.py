@@ -9,6 +9,9 @@ channels, for CorrRISE as many forward passes as there are masks, each at the pr
 which one sample is cheapest. The naive loops are those of published re-implementations: one backward
 pass per channel with gradients for parameters on, one forward pass per mask.
 
+"Twin" is the copy with folded BatchNorm and channels last that ``captum_face.speed`` makes, at the batch size
+that the methods choose, against the model as it is at the same size.
+
 Weights don't change the speed: random ones will do.
 """
 
@@ -30,8 +33,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_face import FGGB, CorrRISE, PairSimilarity, __version__, models
+from captum_face._batching import default_batch_size
 from captum_face.channels import gradient_channel_maps_chunked
 from captum_face.masks import random_patches
+from captum_face.speed import accelerated
 
 BATCHES = (1, 2, 4, 6, 8, 16, 32)
 N_MASKS = 500
@@ -104,6 +109,9 @@ def measure(name: str, rounds: int, device: str) -> dict[str, float]:
     dimensions = pair.embed(image).shape[1]
     masks = random_patches(N_MASKS, (112, 112))
     times: dict[tuple[str, int], list[float]] = defaultdict(list)
+    size = default_batch_size(image.device)
+    with pair.frozen():
+        twin = accelerated(pair, image)
     for batch in BATCHES:  # warm up: kernels are chosen at a shape's first use
         backward_per_sample(pair, image, batch, device)
         forward_per_sample(pair, image, batch, device)
@@ -112,12 +120,17 @@ def measure(name: str, rounds: int, device: str) -> dict[str, float]:
         for batch in BATCHES:
             times["backward", batch].append(backward_per_sample(pair, image, batch, device))
             times["forward", batch].append(forward_per_sample(pair, image, batch, device))
+        for key, wrapper in (("as it is", pair), ("twin", twin)):
+            times[f"backward {key}", 0].append(backward_per_sample(wrapper, image, size, device))
+            times[f"forward {key}", 0].append(forward_per_sample(wrapper, image, size, device))
         times["naive fggb", 0].append(naive_fggb(pair, image, device))
         times["naive corrrise", 0].append(
             timed(lambda: naive_corrrise(pair, image, partner, masks), device) / NAIVE_SAMPLES
         )
         work = timed(lambda: FGGB(pair).attribute((image, partner)), device)
         times["fggb", 0].append(work / (2 * dimensions))
+        work = timed(lambda: FGGB(pair).attribute((image, partner), tolerance=0.1), device)
+        times["fggb tolerance", 0].append(work / (2 * dimensions))
         for batch in BATCHES:  # again: the floor is taken before and after what it is compared with
             times["backward", batch].append(backward_per_sample(pair, image, batch, device))
             times["forward", batch].append(forward_per_sample(pair, image, batch, device))
@@ -135,6 +148,9 @@ def measure(name: str, rounds: int, device: str) -> dict[str, float]:
         "corrrise_s_per_pair": 2 * N_MASKS * medians["corrrise", 0],
         "corrrise_over_floor": medians["corrrise", 0] / floor_forward,
         "naive_over_corrrise": medians["naive corrrise", 0] / medians["corrrise", 0],
+        "tolerance_speedup": medians["fggb", 0] / medians["fggb tolerance", 0],
+        "twin_backward_speedup": medians["backward as it is", 0] / medians["backward twin", 0],
+        "twin_forward_speedup": medians["forward as it is", 0] / medians["forward twin", 0],
         "cheapest_backward_ms": 1e3 * floor_backward,
         "cheapest_backward_batch": batch_backward,
         "cheapest_forward_ms": 1e3 * floor_forward,
@@ -232,6 +248,9 @@ def main() -> None:
         ("corrrise_s_per_pair", f"CorrRISE, {N_MASKS} masks, seconds a pair", "16.2f"),
         ("corrrise_over_floor", "CorrRISE / floor (aim: at most 1.2)", "16.2f"),
         ("naive_over_corrrise", "loop over single masks / CorrRISE", "16.2f"),
+        ("tolerance_speedup", "FGGB / FGGB of tolerance 0.1", "16.2f"),
+        ("twin_backward_speedup", "backward pass, model / twin", "16.2f"),
+        ("twin_forward_speedup", "forward pass, model / twin", "16.2f"),
         ("cheapest_backward_ms", "cheapest backward of a sample, ms", "16.2f"),
         ("cheapest_backward_batch", "  at batch size", "16.0f"),
         ("cheapest_forward_ms", "cheapest forward of a sample, ms", "16.2f"),

@@ -1,0 +1,117 @@
+"""Reconstruction: channel maps from a decoder that draws the face from its embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_face._validation import require_choice, require_positive_int, require_threshold
+from captum_face.attr._base import PairAttribution, Side
+from captum_face.channels import weighted_channel_maps
+from captum_face.pair import PairSimilarity
+from captum_face.reconstruction.decoder import FaceDecoder, find_decoder
+from captum_face.reconstruction.evaluation import warn_without_identity
+from captum_face.reconstruction.maps import REMOVALS, decoder_channel_maps_chunked
+
+__all__ = ["Reconstruction"]
+
+
+class Reconstruction(PairAttribution):
+    r"""Face reconstruction, after Xu, Lu and Ebrahimi (MMSP 2023, arXiv 2306.00402).
+
+    A decoder g, trained to draw the face from its unit embedding f, says which region each channel stands
+    for: what changes in the picture when the channel is removed,
+
+    .. math:: M_k = \frac{D_k}{\lVert D_k \rVert_2}, \qquad
+        D_k = \operatorname{mean}_c \left| g(f_A) - g(f_A^{\setminus k}) \right| .
+
+    The maps are summed as :class:`~captum_face.FGGB` sums its own,
+
+    .. math:: S_A = \sum_k \left(f_{A,k} f_{B,k} - \theta / D\right) M_k
+
+    and likewise for B. Of that paper only the abstract is public. The decoder, how a channel is removed, the
+    difference that makes a map and the weights are choices of this package.
+
+    Args:
+        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model need not be
+            differentiable.
+        decoder: The model's decoder (:func:`captum_face.reconstruction.train_decoder`) or the file of one;
+            None for the shipped decoder of the bundled synthetic model.
+    """
+
+    forward_func: PairSimilarity
+
+    def __init__(self, forward_func: PairSimilarity, decoder: FaceDecoder | str | Path | None = None) -> None:
+        super().__init__(forward_func)
+        self.decoder = decoder
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        *,
+        threshold: float | None = None,
+        decoder: FaceDecoder | str | Path | None = None,
+        removal: str = "zero",
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Signed maps of both images; what the inputs and the result are stands at
+        :class:`~captum_face.PairAttribution`.
+
+        Args:
+            inputs: ``(image_a, image_b)``.
+            threshold: The threshold :math:`\\theta` in units of the score; None for the pair's own. At
+                the score itself the weights sum to zero.
+            decoder: A decoder or the file of one, for the command line; None for the constructor's.
+            removal: A removed channel becomes ``"zero"``, or its ``"mean"`` over the faces that the decoder
+                was trained on.
+            internal_batch_size: Pictures drawn at once. None for what suits the device.
+            show_progress: Show a progress bar over the channels.
+
+        Returns:
+            ``(attr_a, attr_b)``, unbounded: the size of a value has no unit, its sign has a meaning, and
+            both maps of a pair share one scale. Deterministic.
+
+        Cost: for each image one forward pass of the model, and D + 1 of the decoder; one more of the model
+        for a look whether the decoder is its own. An image that stands against N others is drawn once.
+
+        Raises:
+            TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, ``decoder`` no decoder.
+            ValueError: no decoder for this model, or one of another model, embedding size or image size; bad
+                images, embeddings or options.
+
+        Warns:
+            UserWarning: the decoder does not keep identity.
+        """
+        pair = self._require_pair_similarity()
+        require_choice(removal, REMOVALS, "removal")
+        if internal_batch_size is not None:
+            require_positive_int(internal_batch_size, "internal_batch_size")
+        theta = pair.threshold if threshold is None else require_threshold(threshold)
+        with self._prepared(inputs) as images:
+            with torch.no_grad():
+                embeddings = [pair.embed(image) for image in images]
+                weights = pair.contributions(*embeddings)
+            drawer = find_decoder(
+                pair, self.decoder if decoder is None else decoder, embeddings[0], images[0]
+            )
+            warn_without_identity(drawer.report)
+            dimensions = weights.shape[1]
+            weights = weights - theta / dimensions
+
+            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
+                own = embeddings[side.swapped]
+                chunks = decoder_channel_maps_chunked(
+                    drawer,
+                    own[side.rows] if len(own) > 1 else own,
+                    removal=removal,
+                    internal_batch_size=internal_batch_size,
+                )
+                return weighted_channel_maps(chunks, weights[side.rows], progress)
+
+            return self._explain_sides(images, explain, dimensions, show_progress)
