@@ -191,8 +191,7 @@ def patch_effect(
     patches = patched.patches.cpu()
     if evidence.shape != patched.masks.shape:
         raise ValueError(
-            f"expected attributions of {tuple(own.shape)}, the shape of image_{side}, got "
-            f"{tuple(attr.shape)}"
+            f"expected attributions of {tuple(own.shape)}, the shape of image_{side}, got {tuple(attr.shape)}"
         )
     if mass == "dissimilar":
         evidence = evidence.clamp(min=0)
