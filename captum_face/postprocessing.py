@@ -51,7 +51,7 @@ def split_attribution(attr: Tensor) -> tuple[Tensor, Tensor]:
     return signed.clamp(min=0), signed.clamp(max=0).abs()  # abs: zeros without a sign
 
 
-def smooth(attr: Tensor, sigma: float, kernel_size: int | None = None) -> Tensor:
+def smooth(attr: Tensor, sigma: float, kernel_size: int | None = None, *, keep_sum: bool = False) -> Tensor:
     """Gaussian blur of attributions, channel by channel, mirrored at the borders.
 
     FGGB's maps were published after ``smooth(attr, 5)`` on 112 x 112 crops (kernel 25).
@@ -60,9 +60,11 @@ def smooth(attr: Tensor, sigma: float, kernel_size: int | None = None) -> Tensor
         attr: ``(N, C, H, W)`` or ``(N, H, W)``.
         sigma: Standard deviation in pixels; 0 changes nothing.
         kernel_size: Odd number of pixels; None for five sigma (25 for sigma 5).
+        keep_sum: Instead of mirroring, each pixel's value is spread over the pixels around it that there are,
+            so that a map that adds up to something still does.
 
     Returns:
-        The same shape. The mean keeps its value up to what the borders mirror.
+        The same shape. The mean keeps its value up to what the borders mirror; exactly with ``keep_sum``.
 
     Raises:
         ValueError: negative sigma, an even or non-positive kernel, or a shape of other dimensions.
@@ -84,7 +86,11 @@ def smooth(attr: Tensor, sigma: float, kernel_size: int | None = None) -> Tensor
         kernel = (-0.5 * (offsets / sigma).square()).exp()
         kernel = (kernel / kernel.sum()).reshape([1, 1, -1, 1] if axis == 2 else [1, 1, 1, -1])
         padding = [0, 0, radius, radius] if axis == 2 else [radius, radius, 0, 0]
-        blurred = F.conv2d(F.pad(blurred, padding, mode="reflect"), kernel)
+        if keep_sum:
+            inside = F.conv2d(F.pad(torch.ones_like(blurred[:1]), padding), kernel)
+            blurred = F.conv2d(F.pad(blurred / inside, padding), kernel)
+        else:
+            blurred = F.conv2d(F.pad(blurred, padding, mode="reflect"), kernel)
     return blurred.reshape(attr.shape)
 
 

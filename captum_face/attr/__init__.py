@@ -21,6 +21,7 @@ from captum_face.attr.gradients import (
 from captum_face.attr.hirescam import PairHiResCam
 from captum_face.attr.lrp import LRP
 from captum_face.attr.minplus import MinPlus
+from captum_face.attr.morph_gradients import MorphGradients
 from captum_face.attr.null import Center, Random
 from captum_face.attr.reconstruction import Reconstruction
 from captum_face.attr.rise import RISE
@@ -40,6 +41,7 @@ __all__ = [
     "EachSide",
     "Method",
     "MinPlus",
+    "MorphGradients",
     "PairAttribution",
     "PairBlurredIntegratedGradients",
     "PairDeepLift",

@@ -26,6 +26,7 @@ from captum_face.attr.gradients import (
 from captum_face.attr.hirescam import PairHiResCam
 from captum_face.attr.lrp import LRP
 from captum_face.attr.minplus import MinPlus
+from captum_face.attr.morph_gradients import MorphGradients
 from captum_face.attr.null import Center, Random
 from captum_face.attr.reconstruction import Reconstruction
 from captum_face.attr.rise import RISE
@@ -76,6 +77,15 @@ METHODS: dict[str, Method] = {
             "2 n_masks + 2 forward",
             "arXiv 2305.08546",
             needs_gradients=False,
+            deterministic=False,
+        ),
+        Method(
+            "morph_gradients",
+            MorphGradients,
+            "gradient",
+            "4 n_paths n_steps backward, 4 n_paths n_steps + n_paths + 4 forward",
+            "this package",
+            needs_gradients=True,
             deterministic=False,
         ),
         Method(

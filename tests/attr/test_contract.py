@@ -29,6 +29,7 @@ FAST = {
     "occlusion": {"window": 5, "strides": 4},
     "kernel_shap": {"n_samples": 40, "seed": 0},
     "reconstruction": {"decoder": small_decoder()},
+    "morph_gradients": {"n_paths": 2, "n_steps": 2, "seed": 0},
     "random": {"seed": 0},
 }
 

@@ -1,0 +1,298 @@
+"""Morph gradients: integrated gradients along morphs between aligned faces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, overload
+
+import torch
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_face._batching import default_batch_size, in_passes
+from captum_face._validation import (
+    require_generator,
+    require_positive,
+    require_positive_int,
+    require_threshold,
+)
+from captum_face.attr._base import PairAttribution, Side, gradients_enabled, image_gradient
+from captum_face.morphs import (
+    SMOOTHING,
+    Ends,
+    MorphComponents,
+    Morphs,
+    drawn_strangers,
+    morphs,
+    require_strangers,
+)
+from captum_face.pair import PairSimilarity
+from captum_face.postprocessing import smooth
+from captum_face.speed import accelerated
+
+__all__ = ["MorphGradients"]
+
+
+class MorphGradients(PairAttribution):
+    r"""Gradients along morphs from strangers and from the partner: what speaks for and against a decision.
+
+    A face that morphs into another one, region by region, stays a face on all of its way. The gradients of
+    the score along the way, times what each step changes, add up to the change of the score. For image A,
+
+    .. math:: M_C = \int \nabla_A s(x_t, B) \odot \dot x_t \, dt \quad (x: C \to A), \qquad
+        M_B = \int \nabla_A s(x_t, B) \odot \dot x_t \, dt \quad (x: B \to A),
+
+    the former on average over strangers C, so that :math:`\sum M_C = s(A, B) - \bar s(C, B)` says why the
+    score is above a stranger's, and :math:`\sum M_B = s(A, B) - s(B, B)` why it is below a perfect match.
+    The threshold lies between the two, at
+    :math:`\lambda = (\theta - \bar s(C, B)) / (s(B, B) - \bar s(C, B))`, and so does the map,
+
+    .. math:: S_A = (1 - \lambda) \, M_C + \lambda \, M_B, \qquad \sum S_A = s(A, B) - \theta .
+
+    It is integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) with expected baselines (Erion et
+    al. 2021, arXiv 1906.10670): faces whose mean score is the threshold. Paths and joining are this
+    package's.
+
+    Args:
+        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
+            differentiable.
+        strangers: Aligned faces of other people ``(M, C, H, W)``, or a folder of them; None for rendered
+            ones.
+    """
+
+    forward_func: PairSimilarity
+
+    def __init__(self, forward_func: PairSimilarity, strangers: Tensor | str | Path | None = None) -> None:
+        super().__init__(forward_func)
+        self.strangers = strangers
+
+    @overload
+    def attribute(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        *,
+        strangers: Tensor | str | Path | None = None,
+        threshold: float | None = None,
+        position: float | None = None,
+        n_paths: int = 8,
+        n_steps: int = 4,
+        softness: float | None = 0.5,
+        smoothing: float | None = None,
+        return_convergence_delta: Literal[False] = False,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def attribute(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        *,
+        strangers: Tensor | str | Path | None = None,
+        threshold: float | None = None,
+        position: float | None = None,
+        n_paths: int = 8,
+        n_steps: int = 4,
+        softness: float | None = 0.5,
+        smoothing: float | None = None,
+        return_convergence_delta: Literal[True],
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]: ...
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        *,
+        strangers: Tensor | str | Path | None = None,
+        threshold: float | None = None,
+        position: float | None = None,
+        n_paths: int = 8,
+        n_steps: int = 4,
+        softness: float | None = 0.5,
+        smoothing: float | None = None,
+        return_convergence_delta: bool = False,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> Any:
+        r"""Signed maps of both images; what the inputs and the result are stands at
+        :class:`~captum_face.PairAttribution`.
+
+        Args:
+            inputs: ``(image_a, image_b)``, aligned to each other.
+            strangers: Aligned faces of people in neither image ``(M, C, H, W)``, or a folder of them; None
+                for the constructor's, and rendered people if that has none.
+            threshold: The threshold :math:`\theta` in units of the score; None for the pair's own.
+            position: Where between strangers (0) and a perfect match (1) the map asks from; None for where
+                the threshold is.
+            n_paths: Morphs from strangers, and as many from the partner. Of more strangers so many are drawn,
+                fewer have several morphs each.
+            n_steps: Steps of each morph.
+            softness: How long a pixel takes to change, as a share of a morph: see
+                :func:`captum_face.morphs.morphs`. None for all pixels at once, as in integrated gradients.
+            smoothing: Standard deviation in pixels of the Gaussian that spreads the maps, which keeps their
+                sums; None for 5/112 of the shorter side, 0 for none.
+            return_convergence_delta: Also return how far the sums of the maps are from what they explain.
+            seed: Makes the morphs repeatable; without it and ``generator``, torch's global state is used.
+            generator: The source of randomness itself, instead of ``seed``.
+            internal_batch_size: Points of morphs in one pass; memory grows with it. None for what suits the
+                device. Half as many from where memory runs out.
+            show_progress: Show a progress bar over the points.
+
+        Returns:
+            ``(attr_a, attr_b)`` in units of score. Positive supports an accept, negative argues for a
+            reject; a map sums to the score less the threshold, up to the integration's error, if the
+            threshold lies between the strangers' mean score and the perfect match's.
+
+            With ``return_convergence_delta`` the tuple ``((attr_a, attr_b), delta)``: ``delta`` ``(N, 2)``,
+            the sum of each map less what it explains.
+
+        Cost: for each image ``2 n_paths n_steps`` forward and backward passes, of which half of the forward
+        passes are shared by all its partners; ``n_paths + 3`` more forward passes for a pair.
+
+        Raises:
+            TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
+                be differentiated.
+            ValueError: bad images, strangers, embeddings or options.
+
+        Warns:
+            UserWarning: few strangers, strangers who look like a person of the pair, images that seem not
+                to be aligned to each other.
+        """
+        theta = self._threshold(threshold)
+        if position is not None and not 0 <= position <= 1:
+            raise ValueError(f"expected position in [0, 1], got {position!r}")
+        found = self.components(
+            inputs,
+            strangers=strangers,
+            threshold=theta,
+            n_paths=n_paths,
+            n_steps=n_steps,
+            softness=softness,
+            smoothing=smoothing,
+            seed=seed,
+            generator=generator,
+            internal_batch_size=internal_batch_size,
+            show_progress=show_progress,
+        )
+        positions = found.positions(theta, position)
+        maps = found.joined(positions)
+        if not return_convergence_delta:
+            return maps
+        sums = torch.stack([attr.sum((1, 2, 3)) for attr in maps], 1)
+        return maps, sums - found.explained(positions)
+
+    def components(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        *,
+        strangers: Tensor | str | Path | None = None,
+        threshold: float | None = None,
+        n_paths: int = 8,
+        n_steps: int = 4,
+        softness: float | None = 0.5,
+        smoothing: float | None = None,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> MorphComponents:
+        """The maps of both questions before they are joined.
+
+        Arguments and cost are those of :meth:`attribute`. The threshold only says who is no stranger.
+        """
+        pair = self._require_pair_similarity()
+        theta = self._threshold(threshold)
+        require_positive_int(n_steps, "n_steps")
+        if smoothing is not None:
+            require_positive(smoothing, "smoothing, in pixels,", or_zero=True)
+        if internal_batch_size is not None:
+            require_positive_int(internal_batch_size, "internal_batch_size")
+        generator = require_generator(seed, generator)
+        with self._prepared(inputs) as images:
+            size = (images[0].shape[2], images[0].shape[3])
+            ways = morphs(n_paths, n_steps, size, softness=softness, generator=generator)
+            given = self.strangers if strangers is None else strangers
+            starts = drawn_strangers(require_strangers(given, images), n_paths, generator)
+            ends = Ends.of(pair, images, starts, theta, rendered=given is None)
+            sigma = SMOOTHING * min(size) if smoothing is None else smoothing
+            limit = internal_batch_size or default_batch_size(images[0].device)
+
+            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
+                with torch.no_grad():
+                    targets = pair.embed(side.partners)
+                walk = _Walk(accelerated(pair, side.image), side, ways, limit)
+                above = walk.along(starts, targets, progress)
+                below = []
+                for index, partner in enumerate(side.partners):
+                    # The bar counts images, however many partners they have.
+                    own_progress = progress if index == 0 else _silent
+                    starts_here = partner.expand(n_paths, -1, -1, -1)
+                    below.append(walk.along(starts_here, targets[index : index + 1], own_progress))
+                both = torch.cat([above, torch.cat(below)], 1)
+                return smooth(both, sigma, keep_sum=True)
+
+            sides = self._explain_sides(images, explain, 2 * n_paths * n_steps, show_progress)
+        channels = images[0].shape[1]
+        strangers_maps = (sides[0][:, :channels], sides[1][:, :channels])
+        return ends.components(strangers_maps, (sides[0][:, channels:], sides[1][:, channels:]))
+
+    def _threshold(self, threshold: float | None) -> float:
+        pair = self._require_pair_similarity()
+        return pair.threshold if threshold is None else require_threshold(threshold)
+
+
+class _Walk(NamedTuple):
+    """Attributions of the score along the morphs to one image."""
+
+    pair: PairSimilarity
+    side: Side
+    ways: Morphs
+    limit: int  #: points in one pass
+
+    def along(self, starts: Tensor, targets: Tensor, progress: Callable[[int], object]) -> Tensor:
+        """What the way from each start ``(n_paths, C, H, W)`` to the image adds, on average over the ways.
+
+        Args:
+            starts: Where the ways begin.
+            targets: Embeddings ``(K, D)`` against which points are scored.
+            progress: Called with the number of points done.
+
+        Returns:
+            ``(K, C, H, W)``.
+        """
+        n_paths, n_steps = self.ways.shares.shape[:2]
+        device = starts.device
+
+        def work(points: Tensor) -> Tensor:
+            path, step = points // n_steps, points % n_steps
+            change = self.side.image - starts[path]
+            shares, increments = (values[path, step][:, None].to(change) for values in self.ways)
+            with gradients_enabled():
+                morph = (starts[path] + shares * change).requires_grad_()
+                own = self.pair.embed(morph)
+                maps = []
+                for index, target in enumerate(targets):
+                    ends = (target[None], own) if self.side.swapped else (own, target[None])
+                    scores = self.pair.contributions(*ends).sum(-1)
+                    more = index + 1 < len(targets)
+                    gradient = image_gradient(scores, morph, retain_graph=more)
+                    maps.append((gradient * increments * change).sum(0))
+            progress(len(points))
+            return torch.stack(maps)
+
+        points = torch.arange(n_paths * n_steps, device=device)
+        total = sum(in_passes(work, points, self.limit), torch.zeros((), device=device))
+        return total / n_paths
+
+
+def _silent(_: int) -> None:
+    """A progress callback for what the bar does not count."""

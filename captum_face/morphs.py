@@ -1,0 +1,338 @@
+"""Morphs between aligned faces, and what methods that use them share: strangers, and how maps are joined.
+
+A morph stays a face on all of its way if both ends are faces of one alignment. Two kinds of ends ask two
+questions. From *strangers* to the image: why is the score above theirs? From the *partner* to the image: why
+is it below that of a perfect match?
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_face._validation import require_images, require_positive, require_positive_int, require_scores
+from captum_face.pair import PairSimilarity
+from captum_face.postprocessing import smooth
+
+__all__ = [
+    "FEWEST_STRANGERS",
+    "Ends",
+    "MorphComponents",
+    "Morphs",
+    "drawn_strangers",
+    "morphs",
+    "require_strangers",
+]
+
+#: Standard deviation of the Gaussian that spreads the maps, as a share of the shorter side.
+SMOOTHING = 5 / 112
+#: Fewer people than these say more about themselves than about strangers.
+FEWEST_STRANGERS = 4
+#: Edges of aligned faces correlate with those of the mean face by more than this, see :func:`alignment`.
+_UNALIGNED = 0.15
+#: The shorter side of images in which features can be seen.
+_FEWEST_PIXELS = 48
+#: Rendered people who stand in where no strangers are given.
+_N_RENDERED = 8
+
+
+class Morphs(NamedTuple):
+    """Ways from another face to an image: each pixel's share of the image, step by step."""
+
+    shares: Tensor  #: ``(n_paths, n_steps, H, W)`` in [0, 1], in the middle of each step
+    increments: Tensor  #: ``(n_paths, n_steps, H, W)``: what each step adds; the steps of a path add up to 1
+
+
+class MorphComponents(NamedTuple):
+    """Both questions' maps; made by ``components()`` of the methods that morph.
+
+    For each of them a tuple of two, for image A and image B.
+    """
+
+    strangers: tuple[Tensor, Tensor]  #: ``(N, C, H, W)``: why the score is above that of strangers
+    partner: tuple[Tensor, Tensor]  #: ``(N, C, H, W)``: why it is below that of a perfect match
+    stranger_scores: tuple[Tensor, Tensor]  #: ``(N,)``: the strangers' mean score against the partner
+    perfect_scores: tuple[Tensor, Tensor]  #: ``(N,)``: the partner's score against itself
+    scores: Tensor  #: ``(N,)``: of the pairs
+
+    def positions(self, threshold: float, position: float | None = None) -> tuple[Tensor, Tensor]:
+        """Where the threshold lies between strangers (0) and a perfect match (1), ``(N,)`` for each image.
+
+        Args:
+            threshold: In units of the score. Outside of that range it is taken for the nearer end.
+            position: Another place in it that is asked for, whatever the threshold is.
+        """
+        first, second = (
+            ((threshold - low) / (high - low).where(high > low, torch.inf)).clamp(0, 1)
+            if position is None
+            else torch.full_like(low, position)
+            for low, high in zip(self.stranger_scores, self.perfect_scores, strict=True)
+        )
+        return first, second
+
+    def joined(self, positions: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Both maps in one, ``(1 - position) strangers + position partner``, for both images."""
+        first, second = (
+            (1 - weight) * above + weight * below
+            for above, below, weight in zip(
+                self.strangers, self.partner, (p[:, None, None, None] for p in positions), strict=True
+            )
+        )
+        return first, second
+
+    def explained(self, positions: tuple[Tensor, Tensor]) -> Tensor:
+        """What the joined maps should sum to, ``(N, 2)``: the score less the threshold, at its position."""
+        sums = [
+            self.scores - (1 - weight) * low - weight * high
+            for low, high, weight in zip(self.stranger_scores, self.perfect_scores, positions, strict=True)
+        ]
+        return torch.stack(sums, 1)
+
+
+def morphs(
+    n_paths: int,
+    n_steps: int,
+    size: tuple[int, int],
+    *,
+    softness: float | None = 0.5,
+    scale: float = 6 / 112,
+    generator: torch.Generator | None = None,
+) -> Morphs:
+    """Random morphs in which every region has its own time.
+
+    A smooth random field gives each pixel a time, uniform over [0, 1]. A pixel's share of the image grows
+    evenly during ``softness`` around it. So a step shows some regions of one face and some of the other, with
+    soft borders, and over many paths every region changes among all kinds of others, as in the Shapley
+    value. Whatever the field is, all of a pixel's change happens on the way, so that attributions along it
+    are complete. The paths come in twos, the second with the times of the first reversed.
+
+    Args:
+        n_paths: How many.
+        n_steps: Steps of each.
+        size: ``(H, W)`` in pixels.
+        softness: How long a pixel takes, as a share of the time that passes from the first pixel's
+            beginning to the last one's; None for all pixels at once, the straight line.
+        scale: Standard deviation of the Gaussian that makes the field smooth, as a share of the shorter side.
+        generator: Source of randomness; None for torch's global one.
+
+    Raises:
+        ValueError: counts below 1, a softness or scale that is not above 0.
+
+    Example::
+
+        >>> ways = morphs(2, 4, (20, 20), generator=torch.Generator().manual_seed(0))
+        >>> ways.shares.shape, torch.allclose(ways.increments.sum(1), torch.ones(2, 20, 20))
+        (torch.Size([2, 4, 20, 20]), True)
+    """
+    require_positive_int(n_paths, "n_paths")
+    require_positive_int(n_steps, "n_steps")
+    edges = torch.linspace(0, 1, n_steps + 1)
+    if softness is None:
+        middles = ((edges[1:] + edges[:-1]) / 2)[None, :, None, None]
+        shares = middles.expand(n_paths, n_steps, *size)
+        return Morphs(shares, torch.full_like(shares, 1 / n_steps))
+    require_positive(softness, "softness")
+    require_positive(scale, "scale")
+    device = generator.device if generator is not None else None
+    noise = torch.randn(-(-n_paths // 2), *size, generator=generator, device=device).cpu()
+    fields = smooth(noise, scale * min(size)).flatten(1)
+    # Ranks: whatever the field's distribution is, its times are uniform.
+    ranks = fields.argsort(1).argsort(1).reshape(-1, 1, *size) / (fields.shape[1] - 1)
+    times = torch.stack([ranks, 1 - ranks], 1).flatten(0, 1)[:n_paths]
+
+    def share(clock: Tensor) -> Tensor:
+        return ((clock[:, None, None] * (1 + softness) - times) / softness).clamp(0, 1)
+
+    return Morphs(share((edges[1:] + edges[:-1]) / 2), share(edges).diff(dim=1))
+
+
+def require_strangers(strangers: object, images: tuple[Tensor, Tensor]) -> Tensor:
+    """Aligned faces of other people as a tensor ``(M, C, H, W)`` like the images.
+
+    Args:
+        strangers: Images ``(M, C, H, W)``, a folder of them, or None for rendered people.
+        images: Of both sides.
+
+    Raises:
+        TypeError, ValueError, OSError: none of these, or images of another size.
+
+    Warns:
+        UserWarning: fewer than :data:`FEWEST_STRANGERS`.
+    """
+    like = images[0]
+    if strangers is None:
+        return _rendered(like)
+    if isinstance(strangers, (str, Path)):
+        from captum_face.reconstruction.faces import read_faces
+
+        strangers, _, _ = read_faces(strangers)
+    faces = require_images(strangers, "strangers")
+    if faces.shape[1:] != like.shape[1:]:
+        raise ValueError(
+            f"expected strangers (M, {', '.join(map(str, like.shape[1:]))}), of the size of the images, got "
+            f"{tuple(faces.shape)}"
+        )
+    if len(faces) < FEWEST_STRANGERS:
+        warnings.warn(
+            f"{len(faces)} strangers are few: the map shows what tells the image from these very people; "
+            f"give {FEWEST_STRANGERS} or more, best 8",
+            UserWarning,
+            stacklevel=4,
+        )
+    return faces.detach().to(like)
+
+
+def _rendered(like: Tensor) -> Tensor:
+    """Rendered people in the images' size and channels, aligned as crops for ArcFace are."""
+    from captum_face.reconstruction.faces import render_faces
+
+    faces = render_faces(_N_RENDERED)
+    if like.shape[1] != faces.shape[1]:
+        faces = faces.mean(1, keepdim=True).expand(-1, like.shape[1], -1, -1)
+    return torch.nn.functional.interpolate(
+        faces, like.shape[-2:], mode="bilinear", align_corners=False, antialias=True
+    ).to(like)
+
+
+def drawn_strangers(strangers: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+    """``n`` of them in random order, each as often as any other."""
+    device = generator.device if generator is not None else None
+    order = torch.randperm(len(strangers), generator=generator, device=device).to(strangers.device)
+    return strangers[order[torch.arange(n, device=order.device) % len(strangers)]]
+
+
+class Ends(NamedTuple):
+    """What the ends of all morphs score, before the first morph; as in :class:`MorphComponents`."""
+
+    stranger_scores: tuple[Tensor, Tensor]
+    perfect_scores: tuple[Tensor, Tensor]
+    scores: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        forward_func: Callable[[Tensor, Tensor], Tensor],
+        images: tuple[Tensor, Tensor],
+        starts: Tensor,
+        threshold: float | None,
+        *,
+        rendered: bool = False,
+    ) -> Ends:
+        """Scores the ends, and warns of what makes morphs meaningless.
+
+        Args:
+            forward_func: A :class:`~captum_face.PairSimilarity`, or any callable ``(a, b) -> (N,)``.
+            images: Of both sides.
+            starts: ``(n, C, H, W)``: a stranger for each morph.
+            threshold: Strangers who score as high look like the pairs' own people; None for no threshold.
+            rendered: The strangers are no photos, and nothing is said of how photos lie on them.
+
+        Cost: a forward pass for each image and each start; with a callable a score for each start and image,
+        and three for each pair.
+
+        Warns:
+            UserWarning: starts that look like a person of the pairs; images that seem not to be aligned.
+        """
+        image_a, image_b = images
+        count = max(len(image_a), len(image_b))
+        with torch.no_grad():
+            score = _scorer(forward_func)
+            scores = score(image_a, image_b)
+            against_b = torch.stack([score(start, image_b) for start in starts[:, None]])
+            against_a = torch.stack([score(image_a, start) for start in starts[:, None]])
+            if threshold is not None and not rendered:
+                _warn_of_acquaintances(torch.cat([against_a, against_b], 1).amax(1), threshold)
+            if not rendered:
+                _warn_unaligned(images, starts)
+            return cls(
+                (against_b.mean(0).expand(count), against_a.mean(0).expand(count)),
+                (score(image_b, image_b).expand(count), score(image_a, image_a).expand(count)),
+                scores,
+            )
+
+    def components(self, strangers: tuple[Tensor, Tensor], partner: tuple[Tensor, Tensor]) -> MorphComponents:
+        """With the maps of both questions."""
+        return MorphComponents(strangers, partner, *self)
+
+
+def _scorer(forward_func: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Scores ``(N,)`` of two batches, of which one may be 1; every batch is embedded once."""
+    if not isinstance(forward_func, PairSimilarity):
+
+        def score_called(first: Tensor, second: Tensor) -> Tensor:
+            # A callable of someone else's need not broadcast.
+            count = max(len(first), len(second))
+            ends = (images.expand(count, -1, -1, -1) for images in (first, second))
+            return require_scores(forward_func(*ends), count, first)
+
+        return score_called
+    pair = forward_func
+    known: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def embedded(images: Tensor) -> Tensor:
+        key = images.data_ptr()
+        if key not in known:
+            known[key] = images, pair.embed(images)  # held, so that nothing else gets its address
+        return known[key][1]
+
+    return lambda first, second: pair.contributions(embedded(first), embedded(second)).sum(-1)
+
+
+def _warn_of_acquaintances(scores: Tensor, threshold: float) -> None:
+    known = int((scores >= threshold).sum())
+    if known:
+        warnings.warn(
+            f"{known} of {len(scores)} strangers look like a person of the pairs to the model (the nearest "
+            f"scores {float(scores.max()):.3f}, the threshold is {threshold:.3f}): what tells this person "
+            "from others is missing in the map then; leave them out",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def alignment(images: Tensor, faces: Tensor) -> Tensor:
+    """How well faces lie on the mean of others: the correlation of their edges at the same place.
+
+    Brightness gradients after a slight blur, weighted by a Gaussian around the middle of the face. On crops
+    in ArcFace's alignment, against the mean of eight others, it was .18 or more; after a shift of 16 of 112
+    pixels, or upside down, .21 or less in nine of ten cases (``tests/benchmarks/morphs.py``).
+
+    Args:
+        images: ``(N, C, H, W)``.
+        faces: ``(M, C, H, W)``, which lie as they should.
+
+    Returns:
+        ``(N,)`` in [-1, 1].
+    """
+    height, width = images.shape[-2:]
+    rows, columns = ((torch.arange(side, device=images.device) + 0.5) / side for side in (height, width))
+    # The nose, between eyes and mouth, and a width that holds these.
+    window = (-0.5 * (((rows[:, None] - 0.54) ** 2 + (columns - 0.5) ** 2) / 0.27**2)).exp()
+
+    def edges(some: Tensor) -> Tensor:
+        grey = smooth(some.mean(1), 2 / 112 * min(height, width))
+        return torch.stack(torch.gradient(grey, dim=(1, 2)), 1) * window.sqrt()
+
+    own, mean = edges(images).flatten(1), edges(faces.mean(0, keepdim=True)).flatten(1)
+    return torch.nn.functional.cosine_similarity(own, mean)
+
+
+def _warn_unaligned(images: tuple[Tensor, Tensor], faces: Tensor) -> None:
+    if min(faces.shape[-2:]) < _FEWEST_PIXELS:
+        return
+    for side, image in zip("ab", images, strict=True):
+        found = alignment(image, faces)
+        worst = int(found.argmin())
+        if found[worst] < _UNALIGNED:
+            warnings.warn(
+                f"image_{side}[{worst}] does not lie on the strangers' mean face: the correlation of their "
+                f"edges is {float(found[worst]):.2f}, that of aligned faces above {_UNALIGNED}. Morphs "
+                "between them are ghosts and no faces; align all images alike",
+                UserWarning,
+                stacklevel=5,
+            )
