@@ -29,6 +29,7 @@ from captum_face.attr import (
     PairSaliency,
     Random,
     Reconstruction,
+    SwapRISE,
     XFace,
 )
 from captum_face.explanation import Explanation, explain
@@ -76,6 +77,7 @@ __all__ = [
     "PairSimilarity",
     "Random",
     "Reconstruction",
+    "SwapRISE",
     "XFace",
     "__version__",
     "attribute_gallery",

@@ -7,11 +7,13 @@ import math
 import warnings
 from collections.abc import Iterable
 from numbers import Integral, Real
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 __all__ = [
+    "Baselines",
     "require_baselines",
     "require_choice",
     "require_generator",
@@ -23,6 +25,9 @@ __all__ = [
     "require_scores",
     "require_threshold",
 ]
+
+#: What stands in for hidden pixels, for both sides or for each: see :func:`require_baselines`.
+Baselines: TypeAlias = str | float | Tensor | tuple[str | float | Tensor, str | float | Tensor]
 
 # Images live in [0, 1]. Noise (NoiseTunnel, sensitivity_max) leaves that range a little, so the limit is
 # one of scale: 0..255 images break it, noise of standard deviation 1 does not.
@@ -225,7 +230,8 @@ def require_baselines(
     N may be the number of pairs where the side itself has a batch of 1.
 
     Args:
-        baselines: A number, a tensor, or a tuple of two such, as Captum takes them.
+        baselines: A number, a tensor, or a tuple of two such, as Captum takes them; ``"partner"`` for the
+            other image of the pair.
         images: The images of both sides.
 
     Raises:
@@ -236,6 +242,10 @@ def require_baselines(
     if len(sides) != 2:
         raise ValueError(f"expected baselines for two sides, got {len(sides)}")
     pairs = max(len(image) for image in images)
+    sides = tuple(
+        partner if isinstance(side, str) and require_choice(side, ("partner",), "baseline") else side
+        for side, partner in zip(sides, reversed(images), strict=True)
+    )
     first, second = (_side_baseline(side, image, pairs) for side, image in zip(sides, images, strict=True))
     return first, second
 

@@ -255,7 +255,8 @@ def apply_masks(image: Tensor, masks: Tensor, baseline: float | Tensor = 0) -> T
     Args:
         image: ``(1, C, H, W)``.
         masks: ``(n, H, W)``, 1 = kept.
-        baseline: What stands in hidden places: a number or a tensor that broadcasts with ``(1, C, H, W)``.
+        baseline: What stands in hidden places: a number, a tensor that broadcasts with ``(1, C, H, W)``, or
+            one image for each mask, ``(n, C, H, W)``.
 
     Returns:
         ``(n, C, H, W)`` on the device and in the dtype of ``image``.
@@ -333,13 +334,16 @@ def mask_scorer(
     with torch.no_grad():
         score_batch = _partner_scorer(forward_func, partners, swapped)
 
-    def score_masked(masks: Tensor) -> Tensor:
-        return score_batch(apply_masks(image, masks, baseline)).cpu().double()
-
     def score(masks: Tensor) -> Tensor:
+        def score_masked(rows: Tensor) -> Tensor:
+            fill = baseline
+            if isinstance(baseline, Tensor) and baseline.ndim == 4 and len(baseline) > 1:
+                fill = baseline[rows.to(baseline.device)]
+            return score_batch(apply_masks(image, masks[rows], fill)).cpu().double()
+
         rows = []
         with torch.no_grad():
-            for scores in in_passes(score_masked, masks, size):
+            for scores in in_passes(score_masked, torch.arange(len(masks)), size):
                 rows.append(scores)
                 if progress is not None:
                     progress(scores.shape[1])

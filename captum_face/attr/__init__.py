@@ -25,6 +25,7 @@ from captum_face.attr.morph_gradients import MorphGradients
 from captum_face.attr.null import Center, Random
 from captum_face.attr.reconstruction import Reconstruction
 from captum_face.attr.rise import RISE
+from captum_face.attr.swap_rise import SwapRISE
 from captum_face.attr.xface import XFace
 from captum_face.attr.xssab import XSSAB
 
@@ -58,6 +59,7 @@ __all__ = [
     "PairSaliency",
     "Random",
     "Reconstruction",
+    "SwapRISE",
     "XFace",
     "get_method",
 ]

@@ -30,6 +30,7 @@ from captum_face.attr.morph_gradients import MorphGradients
 from captum_face.attr.null import Center, Random
 from captum_face.attr.reconstruction import Reconstruction
 from captum_face.attr.rise import RISE
+from captum_face.attr.swap_rise import SwapRISE
 from captum_face.attr.xface import XFace
 from captum_face.attr.xssab import XSSAB
 
@@ -86,6 +87,15 @@ METHODS: dict[str, Method] = {
             "4 n_paths n_steps backward, 4 n_paths n_steps + n_paths + 4 forward",
             "this package",
             needs_gradients=True,
+            deterministic=False,
+        ),
+        Method(
+            "swap_rise",
+            SwapRISE,
+            "occlusion",
+            "4 n_masks + n_strangers + 6 forward",
+            "this package",
+            needs_gradients=False,
             deterministic=False,
         ),
         Method(

@@ -11,7 +11,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._validation import require_generator, require_positive_int
+from captum_face._validation import Baselines, require_generator, require_positive_int
 from captum_face.attr._base import PairAttribution
 from captum_face.masks import grid_labels, sliding_windows
 from captum_face.regions import TEMPLATE_SIZE, face_regions
@@ -39,7 +39,7 @@ class PairOcclusion(PairAttribution):
         *,
         window: int | tuple[int, int] | None = None,
         strides: int | tuple[int, int] | None = None,
-        baselines: float | Tensor | tuple[float | Tensor, float | Tensor] = 0,
+        baselines: Baselines = 0,
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
@@ -51,8 +51,9 @@ class PairOcclusion(PairAttribution):
             window: Side of the window in pixels, or ``(height, width)``; None for 16/112 of the sides.
             strides: Steps of the window in pixels, or ``(down, right)``; None for half the window. The
                 last window of a row or column lies flush with the border (Captum's is cut off there).
-            baselines: What hidden pixels show: a number (0 is black), a tensor ``(1, C, H, W)`` or
-                ``(N, C, H, W)``, or a tuple of two such for the two sides.
+            baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
+                the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
+                the two sides.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
                 suits the device.
             show_progress: Show a progress bar over the windows.
@@ -112,7 +113,7 @@ class PairFeatureAblation(PairAttribution):
         inputs: tuple[Tensor, Tensor],
         *,
         feature_mask: Tensor | None = None,
-        baselines: float | Tensor | tuple[float | Tensor, float | Tensor] = 0,
+        baselines: Baselines = 0,
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
@@ -124,8 +125,9 @@ class PairFeatureAblation(PairAttribution):
             feature_mask: Integers ``(H, W)``: pixels of one number go together. None for the
                 :func:`~captum_face.regions.face_regions` of aligned 112 x 112 crops, and for a grid of 7
                 by 7 cells on images of another size.
-            baselines: What hidden pixels show: a number (0 is black), a tensor ``(1, C, H, W)`` or
-                ``(N, C, H, W)``, or a tuple of two such for the two sides.
+            baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
+                the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
+                the two sides.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
                 suits the device.
             show_progress: Show a progress bar over the regions.
@@ -187,7 +189,7 @@ class PairKernelShap(PairAttribution):
         *,
         n_samples: int = 500,
         feature_mask: Tensor | None = None,
-        baselines: float | Tensor | tuple[float | Tensor, float | Tensor] = 0,
+        baselines: Baselines = 0,
         seed: int | None = None,
         generator: torch.Generator | None = None,
         perturbations_per_eval: int | None = None,
@@ -200,8 +202,9 @@ class PairKernelShap(PairAttribution):
             inputs: ``(image_a, image_b)``.
             n_samples: Coalitions of cells; at least twice their number is sound.
             feature_mask: Integers ``(H, W)``: pixels of one number are a cell. None for a grid of 7 by 7.
-            baselines: What hidden pixels show: a number (0 is black), a tensor ``(1, C, H, W)`` or
-                ``(N, C, H, W)``, or a tuple of two such for the two sides.
+            baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
+                the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
+                the two sides.
             seed: Makes the maps repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what

@@ -10,6 +10,7 @@ from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import (
+    Baselines,
     require_baselines,
     require_choice,
     require_generator,
@@ -49,7 +50,7 @@ class CorrRISE(PairAttribution):
         sampling: str = "plain",
         correlation: str = "pearson",
         masks: Tensor | None = None,
-        baselines: float | Tensor | tuple[float | Tensor, float | Tensor] = 0,
+        baselines: Baselines = 0,
         target_error: float | None = None,
         return_n_masks: Literal[False] = False,
         seed: int | None = None,
@@ -69,7 +70,7 @@ class CorrRISE(PairAttribution):
         sampling: str = "plain",
         correlation: str = "pearson",
         masks: Tensor | None = None,
-        baselines: float | Tensor | tuple[float | Tensor, float | Tensor] = 0,
+        baselines: Baselines = 0,
         target_error: float | None = None,
         return_n_masks: Literal[True],
         seed: int | None = None,
@@ -89,7 +90,7 @@ class CorrRISE(PairAttribution):
         sampling: str = "plain",
         correlation: str = "pearson",
         masks: Tensor | None = None,
-        baselines: float | Tensor | tuple[float | Tensor, float | Tensor] = 0,
+        baselines: Baselines = 0,
         target_error: float | None = None,
         return_n_masks: bool = False,
         seed: int | None = None,
@@ -112,8 +113,9 @@ class CorrRISE(PairAttribution):
                 by a few extreme scores.
             masks: Masks of your own instead, ``(n, H, W)`` or ``(n, 1, H, W)``, 1 = kept, 0 = hidden;
                 the options for random masks are then not used.
-            baselines: What hidden pixels show: a number (0 is black), a tensor ``(1, C, H, W)`` or
-                ``(N, C, H, W)``, or a tuple of two such for the two sides.
+            baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
+                the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
+                the two sides.
             target_error: Stop once the standard error of a pixel's value, as a share of the map's own size
                 (root mean square over pixels of each), is at most this: at 0.3 the map's cosine with that of
                 endlessly many masks is about ``sqrt(1 - 0.3^2) = 0.95``. None for all masks. See

@@ -15,18 +15,10 @@ from captum_face._validation import (
     require_generator,
     require_positive,
     require_positive_int,
-    require_threshold,
 )
-from captum_face.attr._base import PairAttribution, Side, gradients_enabled, image_gradient
-from captum_face.morphs import (
-    SMOOTHING,
-    Ends,
-    MorphComponents,
-    Morphs,
-    drawn_strangers,
-    morphs,
-    require_strangers,
-)
+from captum_face.attr._base import Side, gradients_enabled, image_gradient
+from captum_face.attr._morphing import MorphingAttribution, halves, require_position
+from captum_face.morphs import SMOOTHING, MorphComponents, Morphs, morphs
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth
 from captum_face.speed import accelerated
@@ -34,7 +26,7 @@ from captum_face.speed import accelerated
 __all__ = ["MorphGradients"]
 
 
-class MorphGradients(PairAttribution):
+class MorphGradients(MorphingAttribution):
     r"""Gradients along morphs from strangers and from the partner: what speaks for and against a decision.
 
     A face that morphs into another one, region by region, stays a face on all of its way. The gradients of
@@ -62,10 +54,6 @@ class MorphGradients(PairAttribution):
     """
 
     forward_func: PairSimilarity
-
-    def __init__(self, forward_func: PairSimilarity, strangers: Tensor | str | Path | None = None) -> None:
-        super().__init__(forward_func)
-        self.strangers = strangers
 
     @overload
     def attribute(
@@ -167,9 +155,8 @@ class MorphGradients(PairAttribution):
             UserWarning: few strangers, strangers who look like a person of the pair, images that seem not
                 to be aligned to each other.
         """
-        theta = self._threshold(threshold)
-        if position is not None and not 0 <= position <= 1:
-            raise ValueError(f"expected position in [0, 1], got {position!r}")
+        theta = self._theta(threshold)
+        require_position(position)
         found = self.components(
             inputs,
             strangers=strangers,
@@ -210,7 +197,7 @@ class MorphGradients(PairAttribution):
         Arguments and cost are those of :meth:`attribute`. The threshold only says who is no stranger.
         """
         pair = self._require_pair_similarity()
-        theta = self._threshold(threshold)
+        theta = self._theta(threshold)
         require_positive_int(n_steps, "n_steps")
         if smoothing is not None:
             require_positive(smoothing, "smoothing, in pixels,", or_zero=True)
@@ -220,9 +207,7 @@ class MorphGradients(PairAttribution):
         with self._prepared(inputs) as images:
             size = (images[0].shape[2], images[0].shape[3])
             ways = morphs(n_paths, n_steps, size, softness=softness, generator=generator)
-            given = self.strangers if strangers is None else strangers
-            starts = drawn_strangers(require_strangers(given, images), n_paths, generator)
-            ends = Ends.of(pair, images, starts, theta, rendered=given is None)
+            starts, ends = self._ends(images, strangers, n_paths, theta, generator)
             sigma = SMOOTHING * min(size) if smoothing is None else smoothing
             limit = internal_batch_size or default_batch_size(images[0].device)
 
@@ -241,13 +226,7 @@ class MorphGradients(PairAttribution):
                 return smooth(both, sigma, keep_sum=True)
 
             sides = self._explain_sides(images, explain, 2 * n_paths * n_steps, show_progress)
-        channels = images[0].shape[1]
-        strangers_maps = (sides[0][:, :channels], sides[1][:, :channels])
-        return ends.components(strangers_maps, (sides[0][:, channels:], sides[1][:, channels:]))
-
-    def _threshold(self, threshold: float | None) -> float:
-        pair = self._require_pair_similarity()
-        return pair.threshold if threshold is None else require_threshold(threshold)
+        return ends.components(*halves(sides))
 
 
 class _Walk(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._validation import require_generator, require_positive_int
+from captum_face._validation import Baselines, require_generator, require_positive_int
 from captum_face.attr._base import PairAttribution
 from captum_face.masks import random_grids, require_masks
 
@@ -40,7 +40,7 @@ class RISE(PairAttribution):
         probability: float = 0.5,
         centered: bool = True,
         masks: Tensor | None = None,
-        baselines: float | Tensor | tuple[float | Tensor, float | Tensor] = 0,
+        baselines: Baselines = 0,
         seed: int | None = None,
         generator: torch.Generator | None = None,
         perturbations_per_eval: int | None = None,
@@ -57,8 +57,9 @@ class RISE(PairAttribution):
             centered: Subtract the mean score, so that values have a sign.
             masks: Masks of your own instead, ``(n, H, W)`` or ``(n, 1, H, W)``, 1 = kept, 0 = hidden; the
                 three options that shape random masks are then not used.
-            baselines: What hidden pixels show: a number (0 is black), a tensor ``(1, C, H, W)`` or
-                ``(N, C, H, W)``, or a tuple of two such for the two sides.
+            baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
+                the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
+                the two sides.
             seed: Makes the masks repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
