@@ -61,22 +61,32 @@ class MorphComponents(NamedTuple):
     scores: Tensor  #: ``(N,)``: of the pairs
 
     def positions(self, threshold: float, position: float | None = None) -> tuple[Tensor, Tensor]:
-        """Where the threshold lies between strangers (0) and a perfect match (1), ``(N,)`` for each image.
+        r"""How much of each map is about the partner (1) rather than strangers (0), ``(N,)`` for each image.
+
+        With :math:`p_s` and :math:`p_\theta` for where score and threshold lie between strangers (0) and a
+        perfect match (1), the odds of the strangers' question are those of the score over those of the
+        threshold,
+
+        .. math:: \frac{1 - \lambda}{\lambda} = \frac{p_s}{1 - p_s} \bigg/ \frac{p_\theta}{1 - p_\theta} .
+
+        So at the threshold both count alike, and the further a pair is from it, the more its map answers
+        the question that its decision raises: why accepted, or why not.
 
         Args:
-            threshold: In units of the score. Outside of that range it is taken for the nearer end.
-            position: Another place in it that is asked for, whatever the threshold is.
+            threshold: In units of the score.
+            position: A fixed value instead, whatever score and threshold are.
         """
+        if position is not None:
+            low, high = (torch.full_like(scores, position) for scores in self.stranger_scores)
+            return low, high
         first, second = (
-            ((threshold - low) / (high - low).where(high > low, torch.inf)).clamp(0, 1)
-            if position is None
-            else torch.full_like(low, position)
+            _odds_position(self.scores, threshold, low, high)
             for low, high in zip(self.stranger_scores, self.perfect_scores, strict=True)
         )
         return first, second
 
     def joined(self, positions: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Both maps in one, ``(1 - position) strangers + position partner``, for both images."""
+        """Both maps in one, ``(1 - position) * strangers + position * partner``, for both images."""
         first, second = (
             (1 - weight) * above + weight * below
             for above, below, weight in zip(
@@ -86,12 +96,22 @@ class MorphComponents(NamedTuple):
         return first, second
 
     def explained(self, positions: tuple[Tensor, Tensor]) -> Tensor:
-        """What the joined maps should sum to, ``(N, 2)``: the score less the threshold, at its position."""
+        """What the joined maps should sum to, ``(N, 2)``: the score less that of the two ends, weighted."""
         sums = [
             self.scores - (1 - weight) * low - weight * high
             for low, high, weight in zip(self.stranger_scores, self.perfect_scores, positions, strict=True)
         ]
         return torch.stack(sums, 1)
+
+
+def _odds_position(scores: Tensor, threshold: float, low: Tensor, high: Tensor) -> Tensor:
+    """The share of the question from above: 1 at ``low``, 1/2 at the threshold, 0 at ``high``."""
+    # A threshold or score beyond an end is taken for that end.
+    below, above = (scores - low).clamp(min=0), (high - scores).clamp(min=0)
+    from_low, from_high = (threshold - low).clamp(min=0), (high - threshold).clamp(min=0)
+    partner, strangers = above * from_low, below * from_high
+    total = partner + strangers
+    return torch.where(total > 0, partner / total.where(total > 0, 1), 0.5)
 
 
 def morphs(

@@ -36,15 +36,13 @@ class MorphGradients(MorphingAttribution):
         M_B = \int \nabla_A s(x_t, B) \odot \dot x_t \, dt \quad (x: B \to A),
 
     the former on average over strangers C, so that :math:`\sum M_C = s(A, B) - \bar s(C, B)` says why the
-    score is above a stranger's, and :math:`\sum M_B = s(A, B) - s(B, B)` why it is below a perfect match.
-    The threshold lies between the two, at
-    :math:`\lambda = (\theta - \bar s(C, B)) / (s(B, B) - \bar s(C, B))`, and so does the map,
+    score is above a stranger's, and :math:`\sum M_B = s(A, B) - s(B, B)` why it is below a perfect match. The
+    map is :math:`S_A = (1 - \lambda) \, M_C + \lambda \, M_B`, in which both questions count alike at the
+    threshold, the former more above it and the latter below it
+    (:meth:`~captum_face.morphs.MorphComponents.positions`).
 
-    .. math:: S_A = (1 - \lambda) \, M_C + \lambda \, M_B, \qquad \sum S_A = s(A, B) - \theta .
-
-    It is integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) with expected baselines (Erion et
-    al. 2021, arXiv 1906.10670): faces whose mean score is the threshold. Paths and joining are this
-    package's.
+    It is integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) from expected baselines (Erion et
+    al. 2021, arXiv 1906.10670) that are faces. Paths and joining are this package's.
 
     Args:
         forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
@@ -119,8 +117,8 @@ class MorphGradients(MorphingAttribution):
             strangers: Aligned faces of people in neither image ``(M, C, H, W)``, or a folder of them; None
                 for the constructor's, and rendered people if that has none.
             threshold: The threshold :math:`\theta` in units of the score; None for the pair's own.
-            position: Where between strangers (0) and a perfect match (1) the map asks from; None for where
-                the threshold is.
+            position: How much the map asks from the partner (1) rather than from strangers (0); None for
+                what score and threshold say.
             n_paths: Morphs from strangers, and as many from the partner. Of more strangers so many are drawn,
                 fewer have several morphs each.
             n_steps: Steps of each morph.
@@ -137,8 +135,8 @@ class MorphGradients(MorphingAttribution):
 
         Returns:
             ``(attr_a, attr_b)`` in units of score. Positive supports an accept, negative argues for a
-            reject; a map sums to the score less the threshold, up to the integration's error, if the
-            threshold lies between the strangers' mean score and the perfect match's.
+            reject. Up to the integration's error a map sums to the score less the scores of its ends,
+            :math:`s(A, B) - (1 - \lambda) \bar s(C, B) - \lambda s(B, B)`.
 
             With ``return_convergence_delta`` the tuple ``((attr_a, attr_b), delta)``: ``delta`` ``(N, 2)``,
             the sum of each map less what it explains.

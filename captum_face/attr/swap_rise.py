@@ -65,8 +65,8 @@ class SwapRISE(MorphingAttribution):
                 for the constructor's, and rendered people if that has none.
             threshold: The threshold :math:`\theta` in units of the score; None for the pair's own, and 0 for
                 another callable.
-            position: Where between strangers (0) and a perfect match (1) the map asks from; None for where
-                the threshold is.
+            position: How much the map asks from the partner (1) rather than from strangers (0); None for
+                what score and threshold say.
             n_masks: Masks for each image and question.
             n_patches: Patches that each mask swaps.
             patch_size: Side of a patch in pixels, or ``(height, width)``; None for 30/112 of the sides.

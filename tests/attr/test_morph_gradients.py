@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from captum.attr import IntegratedGradients
+from torch import nn
+
+from captum_face import MorphGradients, PairSimilarity
+from captum_face.morphs import drawn_strangers, morphs
+from captum_face.postprocessing import smooth
+
+warnings.filterwarnings("ignore", message="Input Tensor 0 did not already require gradients")
+SIZE = (18, 14)
+
+
+@pytest.fixture
+def strangers():
+    return torch.rand(5, 3, *SIZE, generator=torch.Generator().manual_seed(9))
+
+
+@pytest.fixture
+def strict(net):
+    """A threshold that no stranger reaches."""
+    return PairSimilarity(net, threshold=0.99999, preprocess="arcface")
+
+
+def linear_pair(threshold=1.5):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE[0] * SIZE[1], 6, bias=False)).double().eval()
+    return PairSimilarity(net, score="dot", threshold=threshold), net[1].weight.detach()
+
+
+def test_closed_form_on_a_linear_model(images, strangers):
+    """The gradient is the same everywhere, so that any way gives the change of each pixel times it."""
+    pair, weight = linear_pair()
+    a, b = (image.double() for image in images)
+    strangers = strangers.double()
+    found = MorphGradients(pair, strangers).components((a, b), n_paths=10, n_steps=3, smoothing=0, seed=0)
+    gradient_b = (b.flatten(1) @ weight.T @ weight).reshape(b.shape)
+    gradient_a = (a.flatten(1) @ weight.T @ weight).reshape(a.shape)
+    mean = strangers.mean(0)
+    # The morphs are in single precision.
+    for got, want in (
+        (found.strangers[0], (a - mean) * gradient_b),
+        (found.strangers[1], (b - mean) * gradient_a),
+        (found.partner[0], (a - b) * gradient_b),
+        (found.partner[1], (b - a) * gradient_a),
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+def looped(pair, image, partner, starts, ways, swapped):
+    """The definition, point by point."""
+    total = torch.zeros_like(image)
+    for start, shares, increments in zip(starts, *ways, strict=True):
+        for share, increment in zip(shares.double(), increments.double(), strict=True):
+            point = (start + share * (image - start)).detach().requires_grad_()
+            ends = (partner[None], point[None]) if swapped else (point[None], partner[None])
+            (gradient,) = torch.autograd.grad(pair(*ends).sum(), point)
+            total += gradient * increment * (image - start)
+    return total / len(starts)
+
+
+def test_equals_the_loop_over_points_in_double_precision(strict, images, strangers):
+    pair = strict.double()
+    a, b = (image.double() for image in images)
+    method = MorphGradients(pair, strangers.double())
+    options = {"n_paths": 4, "n_steps": 3, "seed": 7}
+    found = method.components((a, b), smoothing=0, internal_batch_size=5, **options)
+    generator = torch.Generator().manual_seed(7)
+    ways = morphs(4, 3, SIZE, generator=generator)
+    starts = drawn_strangers(strangers.double(), 4, generator)
+    with pair.frozen():
+        for i in range(3):
+            for side, (image, partner) in enumerate(((a[i], b[i]), (b[i], a[i]))):
+                above = looped(pair, image, partner, starts, ways, side == 1)
+                below = looped(pair, image, partner, partner.expand(4, -1, -1, -1), ways, side == 1)
+                torch.testing.assert_close(found.strangers[side][i], above, rtol=1e-6, atol=1e-9)
+                torch.testing.assert_close(found.partner[side][i], below, rtol=1e-6, atol=1e-9)
+            against = pair(starts, b[i, None].expand(4, -1, -1, -1)).mean()
+            torch.testing.assert_close(found.stranger_scores[0][i], against)
+            torch.testing.assert_close(found.scores[i], pair(a[i, None], b[i, None])[0])
+    # attribute() joins these, smoothed.
+    positions = found.positions(pair.threshold)
+    joined = found.joined(positions)
+    for got, want in zip(method.attribute((a, b), **options, smoothing=1.0), joined, strict=True):
+        torch.testing.assert_close(got, smooth(want, 1.0, keep_sum=True))
+
+
+def test_the_straight_way_is_captums(strict, images, strangers):
+    pair = strict.double()
+    a, b = (image.double() for image in images)
+    found = MorphGradients(pair, strangers.double()).components(
+        (a, b), n_paths=1, n_steps=6, softness=None, smoothing=0, seed=0
+    )
+    for i in range(3):
+        with pair.frozen():
+            expected = IntegratedGradients(pair.against(b[i, None])).attribute(
+                a[i, None], baselines=b[i, None], n_steps=6, method="riemann_middle"
+            )
+        torch.testing.assert_close(found.partner[0][i, None], expected)
+
+
+@pytest.mark.parametrize("smoothing", [0, None, 3.0])
+def test_complete_to_one_percent(strict, images, strangers, smoothing):
+    maps, delta = MorphGradients(strict, strangers).attribute(
+        images, n_paths=4, n_steps=200, smoothing=smoothing, seed=0, return_convergence_delta=True
+    )
+    found = MorphGradients(strict, strangers).components(images, n_paths=4, n_steps=1, seed=0)
+    explained = found.explained(found.positions(strict.threshold))
+    assert delta.shape == (3, 2)
+    assert (delta.abs() < 0.01 * explained.abs()).all()
+    sums = torch.stack([attr.sum((1, 2, 3)) for attr in maps], 1)
+    torch.testing.assert_close(sums - explained, delta)
+
+
+@pytest.mark.real
+def test_complete_to_one_percent_on_real_faces(real_pair, real_images, shared):
+    from captum_face.reconstruction.faces import read_faces
+
+    faces, people, _ = read_faces(shared / "data" / "lfw_crops")
+    faces = faces[[people.index(name) for name in dict.fromkeys(people)][100:120]]
+    with torch.no_grad():
+        nearest = torch.stack([real_pair(faces, own) for own in torch.cat(real_images)[:, None]]).amax(0)
+    method = MorphGradients(real_pair, faces[nearest < real_pair.threshold])
+    _, delta = method.attribute(
+        real_images, n_paths=4, n_steps=64, position=0.5, seed=0, return_convergence_delta=True
+    )
+    # Each question explains about half a unit of score, or more.
+    assert delta.abs().max() < 0.005
+
+
+def test_the_sign_of_the_evidence():
+    """A spot that both have and strangers lack speaks for a match, one that the partner lacks against."""
+    dark = torch.full((1, 3, 16, 16), 0.1)
+    a, b = dark.clone(), dark.clone()
+    a[..., 2:5, 2:5] = b[..., 2:5, 2:5] = 1
+    a[..., 10:13, 10:13] = 1
+    strangers = dark.expand(4, -1, -1, -1)
+    pair = PairSimilarity(nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), threshold=0.99)
+    attr_a, _ = MorphGradients(pair, strangers).attribute((a, b), smoothing=0, position=0.5, seed=0)
+    assert attr_a[0, :, 2:4, 2:4].sum() > 0.01
+    assert attr_a[0, :, 10:12, 10:12].sum() < -0.01
+
+
+def test_all_partners_share_the_strangers_points(strict, images, strangers):
+    calls = []
+    pair = PairSimilarity(lambda x: (calls.append(len(x)), strict.embed(x))[1], threshold=0.99999)
+    method = MorphGradients(pair, strangers)
+    image, partners = images[0][:1], images[1]
+
+    def points(partners):
+        calls.clear()
+        method.attribute((image, partners), n_paths=2, n_steps=4, seed=0)
+        return sum(calls)
+
+    # A partner more costs its own side (16), its own path (8), and being embedded three times.
+    assert points(partners) - points(partners[:2]) == 16 + 8 + 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_paths": 0}, "n_paths"),
+        ({"n_steps": 0}, "n_steps"),
+        ({"softness": 0}, "softness"),
+        ({"smoothing": -1}, "smoothing"),
+        ({"position": 1.5}, r"expected position in \[0, 1\]"),
+        ({"internal_batch_size": 0}, "internal_batch_size"),
+        ({"threshold": float("nan")}, "finite threshold"),
+        ({"strangers": torch.rand(5, 3, 8, 8)}, "of the size of the images"),
+    ],
+)
+def test_bad_options_before_any_pass(strict, images, strangers, options, message):
+    def never(_):
+        raise AssertionError("a pass")
+
+    method = MorphGradients(PairSimilarity(never), strangers)
+    with pytest.raises(ValueError, match=message):
+        method.attribute(images, **options)
