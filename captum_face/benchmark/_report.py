@@ -69,9 +69,10 @@ def render_report(
         _facts(result, pair_rows),
         "<h2>Every metric on the pairs it is meant for</h2>",
         "<p>Mean over pairs, below it the 95 % bootstrap interval. The best value of a column is marked. "
-        "<span class='yes'>✓</span>: better than both null baselines (random, center), the interval of "
-        "the paired difference beyond 0. <span class='no'>✗</span>: not shown to be better than a map that "
-        "explains nothing. ↓: lower is better, ↑: higher is better.</p>",
+        "<span class='yes'>✓</span>: better than both null baselines, the interval of the paired difference "
+        "beyond 0. These look at nothing: random is noise, center a blob in the middle, which argues for the "
+        "match or against it as the metric asks. <span class='no'>✗</span>: not shown to be better than a "
+        "map that explains nothing. ↓: lower is better, ↑: higher is better.</p>",
         _table(result.rows, metrics, None, _seconds(records)),
         _published(result.rows),
         *_by_subset(result.rows, metrics),

@@ -98,6 +98,44 @@ def test_means_are_those_of_the_curves_and_of_a_loop(finished, pair, pairs):
     assert np.trapezoid(points, dx=0.1) == pytest.approx(sum(areas) / len(areas), rel=1e-4)
 
 
+def test_the_centre_blob_argues_the_way_a_metric_asks(finished, pair, pairs):
+    """Against the match where the evidence against it is asked for: else it would be easy to beat."""
+    from captum_face.attr import Center
+    from captum_face.metrics import perturbation_curve, pixel_auc
+
+    strangers = [row["stranger"] for row in rows_of(finished.folder, "pairs.csv")]
+    found = {"deletion_swap": [], "partner_swap": [], "changed_auc": []}
+    for index, (image_a, image_b, same) in enumerate(pairs):
+        inputs, truth = (image_a[None], image_b[None]), pairs.truth(index)
+        blob, seed = Center(pair).attribute(inputs)[0], own_seed(0, *pairs.names[index])
+        if same:
+            other = pairs.image(strangers[index])[None]
+            curve = perturbation_curve(pair, inputs, (blob, None), fill="swap", others=other, seed=seed)
+            found["deletion_swap"].append(float(curve.auc()))
+            continue
+        curve = perturbation_curve(pair, inputs, (-blob, None), order="dissimilar", fill="swap", seed=seed)
+        found["partner_swap"].append(float(curve.auc()))
+        if truth is not None:
+            aucs = [float(pixel_auc(-blob, mask[None], order="dissimilar")) for mask in truth]
+            found["changed_auc"].append(sum(aucs) / 2)
+    for metric, values in found.items():
+        assert finished.value("center", metric) == pytest.approx(sum(values) / len(values), rel=1e-5)
+    # What differs are parts of the face, and the face is in the middle.
+    assert finished.value("center", "changed_auc") > 0.6
+
+
+def test_what_asks_for_evidence_against_a_match_says_so():
+    asks = {name for name in METRICS if METRICS[name].dissimilar}
+    assert asks == {
+        "partner_swap", "patches_fmr", "patch_effect", "patch_auc", "patch_mass", "patch_pointing",
+        "changed_auc", "changed_mass", "changed_pointing", "published_dissimilar_deletion",
+    }  # fmt: skip
+    assert {name for name in METRICS if METRICS[name].needs_stranger} == {
+        "deletion_swap", "insertion_swap", "hiding_swap", "patches_fnmr",
+        "patch_effect", "patch_auc", "patch_mass", "patch_pointing",
+    }  # fmt: skip
+
+
 def test_the_report_is_one_file_that_needs_no_network(finished):
     text = (finished.folder / "report.html").read_text(encoding="utf-8")
     assert "http" not in re.sub(r"data:image/png;base64,[^']+", "", text)
