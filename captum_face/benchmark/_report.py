@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_face.benchmark._specs import NULL_BASELINES
-from captum_face.benchmark._tables import Row, beside_published
+from captum_face.benchmark._tables import FEWEST, Row, beside_published
 from captum_face.benchmark.measures import Metric
 from captum_face.data.pairs import FacePairs
 from captum_face.explanation import Explanation
@@ -72,7 +72,8 @@ def render_report(
         "<span class='yes'>✓</span>: better than both null baselines, the interval of the paired difference "
         "beyond 0. These look at nothing: random is noise, center a blob in the middle, which argues for the "
         "match or against it as the metric asks. <span class='no'>✗</span>: not shown to be better than a "
-        "map that explains nothing. ↓: lower is better, ↑: higher is better.</p>",
+        f"map that explains nothing. No mark: fewer than {FEWEST} pairs, too few to tell. "
+        "↓: lower is better, ↑: higher is better.</p>",
         _table(result.rows, metrics, None, _seconds(records)),
         _published(result.rows),
         *_by_subset(result.rows, metrics),
@@ -168,7 +169,7 @@ def _cell(row: Row | None, best: float | None) -> str:
     if not row.n_pairs:
         return f"<td class='no'>{row.n_failed} failed</td>"
     mark = ""
-    if row.method not in NULL_BASELINES:
+    if row.method not in NULL_BASELINES and row.decided:
         mark = " <span class='yes'>✓</span>" if row.beats_null else " <span class='no'>✗</span>"
     failed = f"<br><span class='no'>{row.n_failed} failed</span>" if row.n_failed else ""
     style = " class='best'" if row.mean == best else ""

@@ -142,7 +142,8 @@ def test_the_report_is_one_file_that_needs_no_network(finished):
     # 8 curves of 18 metrics, and the sheets of two examples.
     assert text.count("<img") == sum("mode" in METRICS[name].protocol for name in PROTOCOLS["swap"]) + 2
     assert "nan" not in re.sub(r"data:image/png;base64,[^']+", "", text)
-    assert "<span class='yes'>✓</span>" in text
+    # Of 6 pairs nobody can tell: the marks stand in the legend alone.
+    assert text.count("✓") == text.count("✗") == 1
 
 
 def test_the_same_call_again_changes_nothing(finished, pair, pairs):

@@ -35,7 +35,7 @@ def rows(values, metric=METRICS["deletion_swap"], seed=0):
 @pytest.mark.parametrize(("n", "enough"), [(1, False), (2, False), (9, False), (10, True), (13, True)])
 def test_few_pairs_beat_nobody(n, enough):
     found = rows({"good": [0.0] * n, "random": [0.5] * n, "center": [0.5] * n})["good"]
-    assert found.beats_null is enough
+    assert found.decided is found.beats_null is enough
     gain, low, high = found.gains["random"]
     assert gain == 0.5
     assert (low, high) == (0.5, 0.5) if enough else (math.isnan(low) and math.isnan(high))
