@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import math
 import re
@@ -144,6 +145,27 @@ def test_the_report_is_one_file_that_needs_no_network(finished):
     assert "nan" not in re.sub(r"data:image/png;base64,[^']+", "", text)
     # Of 6 pairs nobody can tell: the marks stand in the legend alone.
     assert text.count("✓") == text.count("✗") == 1
+    # A table for each question: what a metric asks for decides where it stands.
+    main = html.unescape(text[: text.index("By subset")])
+    similar, dissimilar = main.split("Dissimilarity: what costs the match?")
+    for name in PROTOCOLS["swap"]:
+        here, there = (dissimilar, similar) if METRICS[name].dissimilar else (similar, dissimilar)
+        assert METRICS[name].asks in here
+        assert METRICS[name].asks not in there
+
+
+def test_example_sheets_show_methods_in_the_order_of_the_tables(finished, pair, pairs, monkeypatch):
+    from captum_face.benchmark import _report
+
+    shown, whole = [], _report.show_comparison
+
+    def spy(explanations, **options):
+        shown.append([explanation.method for explanation in explanations])
+        return whole(explanations, **options)
+
+    monkeypatch.setattr(_report, "show_comparison", spy)
+    benchmark(pair, pairs, finished.folder, methods=CHEAP, examples=2)
+    assert shown == [["xssab", "saliency", "random", "center"]] * 2
 
 
 def test_the_same_call_again_changes_nothing(finished, pair, pairs):
