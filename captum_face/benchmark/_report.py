@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_face.benchmark._specs import NULL_BASELINES
-from captum_face.benchmark._tables import Row, beside_published
-from captum_face.benchmark.measures import Metric
+from captum_face.benchmark._tables import FEWEST, Row, beside_published
+from captum_face.benchmark.measures import PROTOCOLS, Metric
 from captum_face.data.pairs import FacePairs
 from captum_face.explanation import Explanation
 from captum_face.metrics.verification import best_accuracy, eer
@@ -69,10 +69,12 @@ def render_report(
         _facts(result, pair_rows),
         "<h2>Every metric on the pairs it is meant for</h2>",
         "<p>Mean over pairs, below it the 95 % bootstrap interval. The best value of a column is marked. "
-        "<span class='yes'>✓</span>: better than both null baselines (random, center), the interval of "
-        "the paired difference beyond 0. <span class='no'>✗</span>: not shown to be better than a map that "
-        "explains nothing. ↓: lower is better, ↑: higher is better.</p>",
-        _table(result.rows, metrics, None, _seconds(records)),
+        "<span class='yes'>✓</span>: better than both null baselines, the interval of the paired difference "
+        "beyond 0. These look at nothing: random is noise, center a blob in the middle, which argues for the "
+        "match or against it as the metric asks. <span class='no'>✗</span>: not shown to be better than a "
+        f"map that explains nothing. No mark: fewer than {FEWEST} pairs, too few to tell. "
+        "↓: lower is better, ↑: higher is better.</p>",
+        *_tables(result.rows, metrics, None, _seconds(records)),
         _published(result.rows),
         *_by_subset(result.rows, metrics),
         "<h2>Curves</h2>",
@@ -123,6 +125,26 @@ def _seconds(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {method: float(np.median(values)) for method, values in times.items()}
 
 
+def _tables(
+    rows: Sequence[Row], metrics: Sequence[Metric], subset: str | None, seconds: Mapping[str, float]
+) -> Iterable[str]:
+    """One table for each question, as all metrics side by side are wider than a page."""
+    grouped: dict[str, list[Metric]] = {}
+    for metric in metrics:
+        if metric.name in PROTOCOLS["published"]:
+            question = "The papers' protocol"
+        elif metric.name in PROTOCOLS["sanity"]:
+            question = "Sanity of the method"
+        elif metric.dissimilar:
+            question = "Dissimilarity: what costs the match?"
+        else:
+            question = "Similarity: what does the match rest on?"
+        grouped.setdefault(question, []).append(metric)
+    for question, group in grouped.items():
+        if table := _table(rows, group, subset, seconds):
+            yield f"<h3>{question}</h3>{table}"
+
+
 def _table(
     rows: Iterable[Row], metrics: Sequence[Metric], subset: str | None, seconds: Mapping[str, float]
 ) -> str:
@@ -167,7 +189,7 @@ def _cell(row: Row | None, best: float | None) -> str:
     if not row.n_pairs:
         return f"<td class='no'>{row.n_failed} failed</td>"
     mark = ""
-    if row.method not in NULL_BASELINES:
+    if row.method not in NULL_BASELINES and row.decided:
         mark = " <span class='yes'>✓</span>" if row.beats_null else " <span class='no'>✗</span>"
     failed = f"<br><span class='no'>{row.n_failed} failed</span>" if row.n_failed else ""
     style = " class='best'" if row.mean == best else ""
@@ -179,8 +201,8 @@ def _cell(row: Row | None, best: float | None) -> str:
 def _by_subset(rows: Sequence[Row], metrics: Sequence[Metric]) -> Iterable[str]:
     yield "<h2>By subset</h2>"
     for subset in dict.fromkeys(row.subset for row in rows):
-        table = _table(rows, metrics, subset, {})
-        yield f"<details><summary>{subset}</summary>{table}</details>"
+        tables = "".join(_tables(rows, metrics, subset, {}))
+        yield f"<details><summary>{subset}</summary>{tables}</details>"
 
 
 def _published(rows: Sequence[Row]) -> str:
@@ -236,11 +258,12 @@ def _examples(
     records: Sequence[Mapping[str, Any]],
     pair_rows: Sequence[Mapping[str, Any]],
 ) -> Iterable[str]:
-    threshold = config["threshold"]["value"]
+    threshold, order = config["threshold"]["value"], list(config["methods"])
     for index in config["examples"]:
         mapped = [record for record in records if record["pair"] == index and "maps" in record]
         if not mapped:
             continue
+        mapped.sort(key=lambda record: order.index(record["method"]))
         face, truth = pairs[index], pairs.truth(index)
         explanations = [
             Explanation(

@@ -16,14 +16,14 @@ from captum_face.benchmark._specs import NULL_BASELINES
 from captum_face.benchmark.measures import Metric
 from captum_face.benchmark.published import PUBLISHED, Published
 
-__all__ = ["Row", "beside_published", "curve_rows", "flat", "metric_rows", "subsets", "to_csv"]
+__all__ = ["FEWEST", "Row", "beside_published", "curve_rows", "flat", "metric_rows", "subsets", "to_csv"]
 
 # Resamples of the bootstrap.
 _N_BOOTSTRAP = 2000
 
 # Differences below which their interval is not given. Percentile intervals are too narrow for few values: of
 # methods no better than chance, 6 % would pass with 6 pairs, where 2.5 % should.
-_FEWEST = 10
+FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,16 @@ class Row:
     gains: Mapping[str, tuple[float, float, float]]
 
     @property
+    def decided(self) -> bool:
+        """Whether there are enough pairs to tell it from the null baselines."""
+        return set(self.gains) == set(NULL_BASELINES) and not any(
+            math.isnan(low) for _, low, _ in self.gains.values()
+        )
+
+    @property
     def beats_null(self) -> bool:
         """Whether it is better than every null baseline beyond the interval of the paired difference."""
-        return set(self.gains) == set(NULL_BASELINES) and all(low > 0 for _, low, _ in self.gains.values())
+        return self.decided and all(low > 0 for _, low, _ in self.gains.values())
 
 
 def subsets(same: Sequence[bool], accepted: Sequence[bool]) -> dict[str, list[int]]:
@@ -149,7 +156,7 @@ def _gain(
 ) -> tuple[float, float, float]:
     sign = 1 if better == "higher" else -1
     differences = [sign * (value - null[i]) for i, value in own.items() if i in null]
-    return float(np.mean(differences)), *_interval(differences, seed, fewest=_FEWEST)
+    return float(np.mean(differences)), *_interval(differences, seed, fewest=FEWEST)
 
 
 def curve_rows(

@@ -185,9 +185,13 @@ def _record(
         return record
     method = spec.build(plan.pair, own_seed(plan.seed, probe))
     case = Case(scene, lambda inputs: method.smoothed(explainer(inputs)), method)
+    # A blob that speaks for a match would be worse than noise wherever evidence against one is asked for, and
+    # easy to beat: a map of the face's place alone would pass for an explanation.
+    against = case.negated() if spec.name == "center" else case
     for metric in plan.metrics:
         try:
-            measured = metric.measure(case) if metric.applies(scene.same, scene.truth is not None) else None
+            applies = metric.applies(scene.same, scene.truth is not None)
+            measured = metric.measure(against if metric.dissimilar else case) if applies else None
             if measured is not None and not math.isfinite(measured.value):
                 raise ValueError(f"expected a finite value of {metric.name}, got {measured.value}")
         except Exception as error:  # whatever a model or a method raises must not end the run

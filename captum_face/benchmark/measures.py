@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -93,6 +93,15 @@ class Case:
         """The attributions of the patched image A."""
         return self.explain((self.scene.patched.images, self.scene.inputs[1]))[0]
 
+    def negated(self) -> Case:
+        """The same with maps that say the opposite."""
+
+        def opposite(inputs: Maps) -> Maps:
+            attr_a, attr_b = self.explain(inputs)
+            return -attr_a, -attr_b
+
+        return replace(self, explain=opposite)
+
 
 class Measured(NamedTuple):
     """What a metric says about one case."""
@@ -111,7 +120,8 @@ class Metric:
     subset: str  #: the pairs on which it is meant to be read, ``"genuine"``, ``"impostor"`` or ``"all"``
     statistic: str  #: what the value is
     measure: Callable[[Case], Measured | None]  #: None where it does not apply to the pair
-    protocol: Mapping[str, object] = field(default_factory=dict)  #: everything else that defines it
+    #: Everything else that defines it; ``"order": "dissimilar"`` if it asks for the evidence against a match.
+    protocol: Mapping[str, object] = field(default_factory=dict)
     #: Pairs it applies to, ``"all"``, ``"genuine"``, or ``"truth"`` for those whose difference is known.
     needs: str = "all"
 
@@ -121,9 +131,15 @@ class Metric:
         require_choice(self.needs, ("all", "genuine", "truth"), "kind of pairs that a metric needs")
 
     @property
+    def dissimilar(self) -> bool:
+        """Whether it asks for the evidence against a match."""
+        return self.protocol.get("order") == "dissimilar"
+
+    @property
     def needs_stranger(self) -> bool:
-        """Whether pixels of another person stand in for hidden ones."""
-        return self.protocol.get("fill") == "swap" and self.protocol.get("order") != "dissimilar"
+        """Whether pixels of another person stand in for hidden ones or are pasted in."""
+        pasted = "n_patches" in self.protocol
+        return self.protocol.get("fill") == "swap" and (pasted or not self.dissimilar)
 
     def applies(self, same: bool, known: bool) -> bool:
         """Whether it can judge a pair that is genuine or not, of which is known or not what differs."""
@@ -171,6 +187,7 @@ def _patched(name: str, asks: str, statistic: str, value: Callable[[Case], Tenso
 
     protocol = {
         "perturb": "a",
+        "order": "dissimilar",
         "fill": "swap",
         "n_patches": _N_PATCHES,
         "patch_size": _PATCH_SIZE,
@@ -190,7 +207,8 @@ def _changed(name: str, asks: str, statistic: str, value: Callable[[Tensor, Tens
         sides = [float(value(attr, mask)[0]) for attr, mask in zip(case.maps, truth, strict=True)]
         return Measured(sum(sides) / 2)
 
-    return Metric(name, asks, "higher", "impostor", statistic, measure, {"perturb": "both"}, needs="truth")
+    protocol = {"perturb": "both", "order": "dissimilar"}
+    return Metric(name, asks, "higher", "impostor", statistic, measure, protocol, needs="truth")
 
 
 def _sanity(

@@ -113,7 +113,8 @@ def benchmark(
         output: Folder for ``config.json``, ``pairs.csv``, ``metrics.csv``, ``curves.csv``, ``report.html``
             and the records of the run.
         methods: ``"NAME"``, ``"NAME:KEY=VALUE,..."`` with options of the method and ``smooth`` (pixels), or
-            ``"all"``. ``random`` and ``center`` are always in.
+            ``"all"``. ``random`` and ``center`` are always in; ``center`` argues against the match where a
+            metric asks for such evidence.
         metrics: Names of :data:`~captum_face.benchmark.METRICS`, or a :class:`Metric` of your own; none for
             those of the protocol.
         protocol: ``"swap"``; ``"published"`` for the papers' black deletion and insertion; ``"sanity"`` for

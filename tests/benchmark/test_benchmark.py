@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import math
 import re
@@ -98,13 +99,73 @@ def test_means_are_those_of_the_curves_and_of_a_loop(finished, pair, pairs):
     assert np.trapezoid(points, dx=0.1) == pytest.approx(sum(areas) / len(areas), rel=1e-4)
 
 
+def test_the_centre_blob_argues_the_way_a_metric_asks(finished, pair, pairs):
+    """Against the match where the evidence against it is asked for: else it would be easy to beat."""
+    from captum_face.attr import Center
+    from captum_face.metrics import perturbation_curve, pixel_auc
+
+    strangers = [row["stranger"] for row in rows_of(finished.folder, "pairs.csv")]
+    found = {"deletion_swap": [], "partner_swap": [], "changed_auc": []}
+    for index, (image_a, image_b, same) in enumerate(pairs):
+        inputs, truth = (image_a[None], image_b[None]), pairs.truth(index)
+        blob, seed = Center(pair).attribute(inputs)[0], own_seed(0, *pairs.names[index])
+        if same:
+            other = pairs.image(strangers[index])[None]
+            curve = perturbation_curve(pair, inputs, (blob, None), fill="swap", others=other, seed=seed)
+            found["deletion_swap"].append(float(curve.auc()))
+            continue
+        curve = perturbation_curve(pair, inputs, (-blob, None), order="dissimilar", fill="swap", seed=seed)
+        found["partner_swap"].append(float(curve.auc()))
+        if truth is not None:
+            aucs = [float(pixel_auc(-blob, mask[None], order="dissimilar")) for mask in truth]
+            found["changed_auc"].append(sum(aucs) / 2)
+    for metric, values in found.items():
+        assert finished.value("center", metric) == pytest.approx(sum(values) / len(values), rel=1e-5)
+    # What differs are parts of the face, and the face is in the middle.
+    assert finished.value("center", "changed_auc") > 0.6
+
+
+def test_what_asks_for_evidence_against_a_match_says_so():
+    asks = {name for name in METRICS if METRICS[name].dissimilar}
+    assert asks == {
+        "partner_swap", "patches_fmr", "patch_effect", "patch_auc", "patch_mass", "patch_pointing",
+        "changed_auc", "changed_mass", "changed_pointing", "published_dissimilar_deletion",
+    }  # fmt: skip
+    assert {name for name in METRICS if METRICS[name].needs_stranger} == {
+        "deletion_swap", "insertion_swap", "hiding_swap", "patches_fnmr",
+        "patch_effect", "patch_auc", "patch_mass", "patch_pointing",
+    }  # fmt: skip
+
+
 def test_the_report_is_one_file_that_needs_no_network(finished):
     text = (finished.folder / "report.html").read_text(encoding="utf-8")
     assert "http" not in re.sub(r"data:image/png;base64,[^']+", "", text)
     # 8 curves of 18 metrics, and the sheets of two examples.
     assert text.count("<img") == sum("mode" in METRICS[name].protocol for name in PROTOCOLS["swap"]) + 2
     assert "nan" not in re.sub(r"data:image/png;base64,[^']+", "", text)
-    assert "<span class='yes'>✓</span>" in text
+    # Of 6 pairs nobody can tell: the marks stand in the legend alone.
+    assert text.count("✓") == text.count("✗") == 1
+    # A table for each question: what a metric asks for decides where it stands.
+    main = html.unescape(text[: text.index("By subset")])
+    similar, dissimilar = main.split("Dissimilarity: what costs the match?")
+    for name in PROTOCOLS["swap"]:
+        here, there = (dissimilar, similar) if METRICS[name].dissimilar else (similar, dissimilar)
+        assert METRICS[name].asks in here
+        assert METRICS[name].asks not in there
+
+
+def test_example_sheets_show_methods_in_the_order_of_the_tables(finished, pair, pairs, monkeypatch):
+    from captum_face.benchmark import _report
+
+    shown, whole = [], _report.show_comparison
+
+    def spy(explanations, **options):
+        shown.append([explanation.method for explanation in explanations])
+        return whole(explanations, **options)
+
+    monkeypatch.setattr(_report, "show_comparison", spy)
+    benchmark(pair, pairs, finished.folder, methods=CHEAP, examples=2)
+    assert shown == [["xssab", "saliency", "random", "center"]] * 2
 
 
 def test_the_same_call_again_changes_nothing(finished, pair, pairs):

@@ -35,7 +35,7 @@ def rows(values, metric=METRICS["deletion_swap"], seed=0):
 @pytest.mark.parametrize(("n", "enough"), [(1, False), (2, False), (9, False), (10, True), (13, True)])
 def test_few_pairs_beat_nobody(n, enough):
     found = rows({"good": [0.0] * n, "random": [0.5] * n, "center": [0.5] * n})["good"]
-    assert found.beats_null is enough
+    assert found.decided is found.beats_null is enough
     gain, low, high = found.gains["random"]
     assert gain == 0.5
     assert (low, high) == (0.5, 0.5) if enough else (math.isnan(low) and math.isnan(high))
@@ -69,6 +69,29 @@ def test_pairs_that_a_baseline_failed_on_are_left_out_of_its_difference():
     # Nine pairs in common are too few, however many the method has.
     found = rows({"good": [0.25] * 11, "random": [None, None, *[0.5] * 9], "center": [0.5] * 11})["good"]
     assert (found.n_pairs, found.beats_null) == (11, False)
+
+
+def test_means_errors_and_intervals_by_hand():
+    """Values whose bootstrap is known: the mean of draws from zeros and ones is binomial."""
+    nulls = {"random": [1.0] * 10, "center": [0.5] * 10}
+    found = rows({"good": [1.0] * 7 + [0.0] * 3, **nulls})["good"]
+    assert found.mean == pytest.approx(0.7)
+    # Squared distances from the mean: 7 of .09 and 3 of .49, 2.1 in all; the error's square is 2.1 / 9 / 10.
+    assert found.standard_error == pytest.approx(math.sqrt(2.1 / 90))
+    # Binomial(10, .7): at most 3 with 1.1 %, at most 4 with 4.7 %; at most 8 with 85.1 %, at most 9 with
+    # 97.2 %. The upper end lies so near to a step that the 2000 draws may take either.
+    assert found.interval[0] == pytest.approx(0.4)
+    assert found.interval[1] in (pytest.approx(0.9), pytest.approx(1.0))
+    # Lower is better. Against random: 0 seven times, 1 three times. Binomial(10, .3): none at all with 2.8 %,
+    # so the lower end is 0 and nothing is shown; at most 5 with 95.3 %, at most 6 with 98.9 %.
+    assert found.gains["random"] == pytest.approx((0.3, 0.0, 0.6))
+    # Against center: -.5 seven times and .5 three times: the same draws, shifted.
+    assert found.gains["center"] == pytest.approx((-0.2, -0.5, 0.1))
+    assert not found.beats_null
+    # One more pair that is better: Binomial(10, .4), none with 0.6 %, at most one with 4.6 %.
+    found = rows({"good": [1.0] * 6 + [0.0] * 4, "random": [1.0] * 10, "center": [1.0] * 10})["good"]
+    assert [gain[1] for gain in found.gains.values()] == pytest.approx([0.1, 0.1])
+    assert found.beats_null
 
 
 def test_intervals_are_percentiles_of_a_loop_of_resampled_means():
