@@ -17,7 +17,7 @@ from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_face.attr._one_image import NormalisedBy
+from captum_face.attr._one_image import NormalisedBy, require_differentiable
 from captum_face.attr.each_side import _EachSide
 from captum_face.scores import unit
 
@@ -79,10 +79,13 @@ class PairGuidedBackprop(_EachSide):
         """
         pair = self._require_pair_similarity()
         if not any(isinstance(module, RECTIFIERS) for module in pair.modules()):
+            with self._prepared(inputs) as images:
+                require_differentiable(pair, images[0][:1])  # otherwise saliency would not do either
             names = ", ".join(kind.__name__ for kind in RECTIFIERS)
             raise ValueError(
                 f"expected a model with rectifiers as modules ({names}), found none, so that guided "
-                "backpropagation would give plain gradients; use saliency instead"
+                "backpropagation would give plain gradients; give PairSimilarity the nn.Module itself, if a "
+                "function around it hides them, or use saliency instead"
             )
         return self._on_each_side(inputs, lambda score: _Guided(score, pair), {}, show_progress=show_progress)
 
