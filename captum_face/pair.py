@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from captum_face._validation import (
 from captum_face.preprocessing import resolve_preprocess
 from captum_face.scores import Score, resolve_score
 
-__all__ = ["AgainstReference", "PairSimilarity", "frozen"]
+__all__ = ["AgainstReference", "PairSimilarity", "frozen", "in_full_precision"]
 
 #: What ``PairSimilarity(precision=...)`` knows.
 PRECISIONS = ("float32", "bfloat16")
@@ -269,6 +270,13 @@ class PairSimilarity(nn.Module):
         reduced = "" if self.precision == "float32" else f", precision={self.precision}"
         batch = f"max_batch_size={self.max_batch_size}"
         return f"score={self.score.name}, threshold={self.threshold:g}, {batch}{reduced}"
+
+
+def in_full_precision(pair: PairSimilarity) -> PairSimilarity:
+    """The same pair, model and all, without autocast."""
+    twin = copy.copy(pair)
+    twin.precision = "float32"
+    return twin
 
 
 class AgainstReference(nn.Module):

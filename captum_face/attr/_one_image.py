@@ -8,18 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from captum_face._validation import require_scores
-from captum_face.attr._base import Side
+from captum_face.attr._base import Side, gradients_enabled
 from captum_face.channels import not_differentiable
 from captum_face.pair import AgainstReference, PairSimilarity
 from captum_face.scores import Cosine, unit
 
-__all__ = ["NormalisedBy", "scores_of_one_image"]
+__all__ = ["NormalisedBy", "require_differentiable", "scores_of_one_image"]
 
 
 def _differentiable(embeddings: Tensor, images: Tensor) -> Tensor:
     if torch.is_grad_enabled() and images.requires_grad and not embeddings.requires_grad:
         raise not_differentiable()
     return embeddings
+
+
+def require_differentiable(pair: PairSimilarity, image: Tensor) -> None:
+    """Raises the error that says so where a model has no gradient for ``image``, at a forward pass."""
+    with gradients_enabled():
+        leaf = image.clone().requires_grad_()
+        _differentiable(pair.embed(leaf), leaf)
 
 
 class _OneImage(AgainstReference):

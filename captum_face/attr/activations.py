@@ -6,6 +6,7 @@ by plain gradients, silently. The rules here reach every module that acts on eac
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_face.attr._one_image import NormalisedBy
+from captum_face.attr._one_image import NormalisedBy, require_differentiable
 from captum_face.attr.each_side import _EachSide
 from captum_face.scores import unit
 
@@ -29,6 +30,8 @@ ELEMENTWISE = (
     *RECTIFIERS, nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LogSigmoid,
     nn.Mish, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Tanh,
 )  # fmt: skip
+#: The rescale rule holds at the place of the larger maximum.
+MAX_POOLING = (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd)
 #: Absolute and relative difference from which a map's sum is wrong, and not rounding.
 _GAP = (5e-3, 5e-2)
 _NO_RULE_FROM = (
@@ -76,10 +79,13 @@ class PairGuidedBackprop(_EachSide):
         """
         pair = self._require_pair_similarity()
         if not any(isinstance(module, RECTIFIERS) for module in pair.modules()):
+            with self._prepared(inputs) as images:
+                require_differentiable(pair, images[0][:1])  # otherwise saliency would not do either
             names = ", ".join(kind.__name__ for kind in RECTIFIERS)
             raise ValueError(
                 f"expected a model with rectifiers as modules ({names}), found none, so that guided "
-                "backpropagation would give plain gradients; use saliency instead"
+                "backpropagation would give plain gradients; give PairSimilarity the nn.Module itself, if a "
+                "function around it hides them, or use saliency instead"
             )
         return self._on_each_side(inputs, lambda score: _Guided(score, pair), {}, show_progress=show_progress)
 
@@ -90,7 +96,8 @@ class PairDeepLift(_EachSide):
     :class:`captum.attr.DeepLift` on each side. At each activation :math:`y = \sigma(x)` the gradient is
     replaced by :math:`\Delta y / \Delta x`, the difference between image and baseline; by the gradient
     where :math:`\Delta x` is rounding. Captum has the rule for a few activations and passes the others by
-    plain gradients; here it holds for all that act on each value by itself, PReLU and ReLU6 among them,
+    plain gradients; here it holds for all that act on each value by itself, PReLU and ReLU6 among them.
+    At a maximum over windows, which may overlap, it holds for the place of the larger maximum of the two,
     and the cosine's normalisation has a rule of the same kind (ours): with :math:`n = |f|^2`, the change of
     :math:`f \cdot n^{-1/2}` is shared as that of a product, and :math:`\Delta n^{-1/2} / \Delta n` is the
     multiplier of the length. Without it the map would not sum to anything.
@@ -131,7 +138,7 @@ class PairDeepLift(_EachSide):
             TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
                 be differentiated.
             ValueError: bad images or options, a layer without a rule (attention, layer normalisation, a
-                pooling module that runs twice), or a model that takes one image at a time.
+                softmax that runs twice), or a model that takes one image at a time.
         """
         pair = self._require_pair_similarity()
         _require_rules(pair)
@@ -198,7 +205,7 @@ class _DeepLift(captum.attr.DeepLift):
         return attributions
 
     def _register_hooks(self, module: nn.Module, attribute_to_layer_input: bool = True) -> None:
-        if not isinstance(module, ELEMENTWISE):
+        if not isinstance(module, (*ELEMENTWISE, *MAX_POOLING)):
             super()._register_hooks(module, attribute_to_layer_input)
             if self._is_non_linear(module):
                 self.forward_handles.append(module.register_forward_pre_hook(_refuse_second_use()))
@@ -210,10 +217,13 @@ class _DeepLift(captum.attr.DeepLift):
             return (args[0].clone(), *args[1:])  # the module may work in place
 
         def after(module: nn.Module, _: object, output: Tensor) -> Tensor:
-            x = waiting.pop()
-            return _Multiplied.apply(
-                x, output.detach(), _rescale_multiplier(module, x.detach(), output.detach())
-            )
+            x, y = waiting.pop(), output.detach()
+            if isinstance(module, MAX_POOLING):
+                x = _larger_maxima(module, x, y)
+                slope = torch.ones_like(y)
+            else:
+                slope = _slope(module, x.detach())
+            return _Multiplied.apply(x, y, _rescale_multiplier(x.detach(), y, slope))
 
         self.forward_handles.append(module.register_forward_pre_hook(before))
         self.forward_handles.append(module.register_forward_hook(after))
@@ -258,12 +268,37 @@ class _RescaledUnit(torch.autograd.Function):
         return inverse.mean() * gradient + through_length
 
 
-def _rescale_multiplier(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Difference of outputs over that of inputs; images are the first half of both, baselines the second."""
+def _slope(module: nn.Module, x: Tensor) -> Tensor:
+    """The derivative of an activation."""
     probe = x.clone().requires_grad_()
     with torch.enable_grad():
         # Not through __call__, which would run the hooks again.
         (slope,) = torch.autograd.grad(module.forward(probe.clone()).sum(), probe)
+    return slope
+
+
+def _larger_maxima(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """For each window what lies, in image and baseline, where the larger of their two maxima does.
+
+    That place changes at least as much as the maximum, so that the multiplier is at most 1. Captum's rule
+    takes the same place, but loses relevance where windows overlap.
+    """
+    twin: Any = copy.copy(module)
+    twin.return_indices = True
+    image, baseline = twin.forward(x.detach())[1].chunk(2)
+    above, below = y.chunk(2)
+    places = torch.where(above >= below, image, baseline).repeat(2, *[1] * (y.ndim - 1))
+    return x.flatten(2).gather(2, places.flatten(2)).reshape(y.shape)
+
+
+def _rescale_multiplier(x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+    """Difference of outputs over that of inputs; images are the first half of both, baselines the second.
+
+    Args:
+        x: Inputs.
+        y: Outputs, each of the input at its place.
+        slope: The multiplier where inputs do not differ.
+    """
     (image, baseline), (out, out_baseline) = x.chunk(2), y.chunk(2)
     # Relative to the values: a smaller difference is mostly rounding, and its quotient could be anything.
     rounding = 100 * torch.finfo(x.dtype).eps * (image.abs() + baseline.abs())

@@ -33,7 +33,13 @@ BASELINES = ("black", "blurred", "partner")
 #: Standard deviation of the blurred baseline's Gaussian as a fraction of the image's shorter side.
 BLUR = 0.1
 #: Methods whose baselines are a sample of images, all of them for every input.
-_SAMPLED_BASELINES = (captum.attr.GradientShap, captum.attr.DeepLiftShap)
+_SAMPLED_BASELINES = (
+    captum.attr.GradientShap,
+    captum.attr.LayerGradientShap,
+    captum.attr.NeuronGradientShap,
+    captum.attr.DeepLiftShap,  # LayerDeepLiftShap is one
+    captum.attr.NeuronDeepLiftShap,
+)
 #: What Captum says about inputs and hooks of its own, which is no news to the caller.
 _ROUTINE_WARNINGS = (r"Input Tensor \d+ did not already require gradients", r"\s*Setting .*hooks")
 

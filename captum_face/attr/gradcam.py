@@ -9,7 +9,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_face.attr._one_image import NormalisedBy
+from captum_face.attr._one_image import NormalisedBy, require_differentiable
 from captum_face.attr.each_side import _EachSide, require_layer
 from captum_face.pair import PairSimilarity
 from captum_face.scores import unit
@@ -129,6 +129,7 @@ def last_feature_layer(pair: PairSimilarity, image: Tensor) -> nn.Module:
         image: ``(1, C, H, W)``.
 
     Raises:
+        TypeError: there is none, and the model cannot be differentiated.
         ValueError: there is no such convolution.
     """
     with pair.frozen():
@@ -139,9 +140,11 @@ def last_feature_layer(pair: PairSimilarity, image: Tensor) -> nn.Module:
         if isinstance(module, _CONVOLUTIONS) and len(shape) == 4 and shape[2] * shape[3] > 1
     ]
     if not spatial:
+        require_differentiable(pair, image)  # another layer would not do either
         raise ValueError(
             "expected a model with a convolution whose output is larger than 1 x 1, found none that runs; "
-            "name a layer with an output (N, C, h, w): layer=..."
+            "name a layer with an output (N, C, h, w): layer=..., and give PairSimilarity the nn.Module "
+            "itself, as a function around it hides its layers"
         )
     shape = outputs[spatial[-1]][1]
     same = itertools.takewhile(lambda output: output[1] == shape, outputs[spatial[-1] :])

@@ -10,7 +10,7 @@ from captum.log import log_usage
 from torch import Tensor
 
 from captum_face.attr._base import PairAttribution, Side
-from captum_face.pair import PairSimilarity
+from captum_face.pair import PairSimilarity, in_full_precision
 
 if TYPE_CHECKING:
     from zennit.canonizers import Canonizer
@@ -56,6 +56,9 @@ class RelevanceAttribution(PairAttribution):
         self.canonizers = canonizers
         self.unknown_layers = unknown_layers
         self.biases = biases
+
+    def _require_pair_similarity(self) -> PairSimilarity:
+        return in_full_precision(super()._require_pair_similarity())  # in which the rules work
 
     def _propagation(self, pair: PairSimilarity, example: Tensor) -> Propagation:
         from captum_face.lrp.propagation import Propagation  # zennit is an extra

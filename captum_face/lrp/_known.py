@@ -15,7 +15,7 @@ from captum_face.lrp._layers import ConstantOp, Reshape
 __all__ = ["as_layers", "is_identity", "is_layer", "is_routing", "is_unit_length"]
 
 # With rules in every composite.
-_RULED = (types.Linear, types.Activation, types.AvgPool, types.BatchNorm)
+_RULED = (types.Linear, types.Activation, types.AvgPool)
 # The gradient is the rule: it sends each value's relevance to the one value that it is.
 _ROUTING_LAYERS = (
     types.MaxPool,
@@ -54,8 +54,8 @@ _ARITHMETIC: dict[str, Callable[..., Tensor]] = {
 
 def is_layer(module: nn.Module) -> bool:
     """Whether a module of ``torch.nn`` can stay as it is: it has a rule, or its gradient is one."""
-    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-        return False  # normalises by the batch at hand
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return module.running_mean is not None  # otherwise it normalises by the batch at hand
     if isinstance(module, nn.MultiheadAttention):  # which zennit counts as an activation
         return False
     return isinstance(module, (*_RULED, *_ROUTING_LAYERS))
@@ -67,8 +67,10 @@ def is_identity(kind: str, given: Tensor, result: Any) -> bool:
     return kind in _IDENTITIES and same and bool(torch.equal(given, result))
 
 
-def is_routing(kind: str) -> bool:
-    """Whether the gradient of a function is its rule."""
+def is_routing(kind: str, tensors: int) -> bool:
+    """Whether the gradient of a function of so many traced tensors is its rule."""
+    if kind in ("max", "maximum"):  # max-feature-map layers; of one tensor it is a maximum over dimensions
+        return tensors == 2
     return kind in _ROUTING
 
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from zennit.layer import Sum
 
-__all__ = ["BiasMapConv2d", "ConstantOp", "LayoutSum", "Rescale", "Reshape", "side_by_side"]
+__all__ = [
+    "BiasMapConv2d",
+    "ConstantOp",
+    "LayoutSum",
+    "Rescale",
+    "Reshape",
+    "Unruled",
+    "repeated",
+    "side_by_side",
+]
 
 
 class BiasMapConv2d(nn.Conv2d):
@@ -74,6 +84,31 @@ class Reshape(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.shape}"
+
+
+class Unruled(nn.Module):
+    """A layer without a rule, which relevance passes by the gradient.
+
+    It is kept out of sight of composites, which would give rules to parts of it.
+
+    Args:
+        layer: Takes and gives what it likes.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.hidden = (layer,)  # a tuple: no submodule
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.hidden[0](*args, **kwargs)
+
+    def extra_repr(self) -> str:
+        return repr(self.hidden[0])
+
+
+def repeated(constant: Tensor, like: Tensor) -> Tensor:
+    """A constant ``(1, ...)`` once for each item of the batch of ``like``."""
+    return constant.expand(len(like), *constant.shape[1:])
 
 
 def side_by_side(tensors: Sequence[Tensor]) -> Tensor:

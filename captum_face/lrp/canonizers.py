@@ -20,7 +20,7 @@ from zennit import types
 from captum_face._validation import require_choice
 from captum_face.lrp._folding import fold_batch_norms
 from captum_face.lrp._known import as_layers, is_identity, is_layer, is_routing, is_unit_length
-from captum_face.lrp._layers import LayoutSum, Rescale, Reshape, side_by_side
+from captum_face.lrp._layers import LayoutSum, Rescale, Reshape, Unruled, repeated, side_by_side
 from captum_face.lrp._tracing import Trace, drop_unused, trace
 
 __all__ = ["canonize"]
@@ -107,9 +107,12 @@ class _Rewriter:
                 return self.new[inputs[0]]
             if isinstance(layer, (nn.Flatten, nn.Unflatten)) and isinstance(result, Tensor):
                 return self._add(node, [Reshape(result.shape[1:])], inputs[0])
-            if not is_layer(layer):
-                self._refuse(node)
-            return self._add(node, [_copy(layer)], inputs[0])
+            if is_layer(layer):
+                return self._add(node, [_copy(layer)], inputs[0])
+            self._refuse(node)
+            args: Any = fx.node.map_arg(node.args, self._refer)
+            kwargs: Any = fx.node.map_arg(node.kwargs, self._refer)
+            return self._call(node, Unruled(_copy(layer)), *args, **kwargs)
         if node.meta.get("rescales"):
             return self._add(node, [Rescale()], inputs[0])
         if isinstance(given, Tensor) and isinstance(result, Tensor):
@@ -126,9 +129,11 @@ class _Rewriter:
                 layers = as_layers(kind, given, result, args, kwargs)
                 if layers is not None:
                     return self._add(node, layers, inputs[0])
-        if not is_routing(kind):
+        if not is_routing(kind, len(inputs)):
             self._refuse(node)
         copy = self.graph.node_copy(node, self._refer)
+        if kind in ("cat", "concat", "stack"):  # unlike sums they do not broadcast
+            self._repeat_constants(copy, self.new[inputs[0]])
         if copy.target == "view":
             copy.target = "reshape"  # the rewritten model may have another memory layout
         elif isinstance(copy.target, str) and hasattr(Tensor, kind):
@@ -148,7 +153,7 @@ class _Rewriter:
             result = self._call(node, layer, result)
         return result
 
-    def _call(self, node: fx.Node, layer: nn.Module, source: fx.Node) -> fx.Node:
+    def _call(self, node: fx.Node, layer: nn.Module, *args: Any, **kwargs: Any) -> fx.Node:
         name = _path(node, self.traced.root)
         first, _, rest = name.partition(".")
         if hasattr(fx.GraphModule, first):  # "graph", "code", "forward": taken
@@ -159,7 +164,7 @@ class _Rewriter:
             )
         self.names.add(name)
         self._install(name, layer.eval())
-        return self.graph.call_module(name, (source,))
+        return self.graph.call_module(name, args, kwargs)
 
     def _refer(self, node: fx.Node) -> fx.Node:
         if node in self.new:
@@ -172,6 +177,15 @@ class _Rewriter:
         else:
             setattr(self.root, name, value)
         return self.graph.get_attr(name)
+
+    def _repeat_constants(self, node: fx.Node, like: fx.Node) -> None:
+        """Makes constants, which were made for the batch of 1 of the example, fit any batch."""
+        for source in node.all_input_nodes:
+            value = getattr(self.root, str(source.target)) if source.op == "get_attr" else None
+            if isinstance(value, Tensor) and value.ndim > 1 and len(value) == 1:
+                with self.graph.inserting_before(node):
+                    each = self.graph.call_function(repeated, (source, like))
+                node.replace_input_with(source, each)
 
     def _install(self, name: str, layer: nn.Module) -> None:
         *folders, leaf = name.split(".")

@@ -59,7 +59,7 @@ def face(gamma: float = 0.5, head: float = 0.2, biases: bool = False) -> Composi
     return _Face(
         layer_map=[
             *_OWN,
-            ((types.Activation, types.BatchNorm), Pass()),
+            ((types.Activation, nn.modules.batchnorm._BatchNorm), Pass()),
             ((types.Linear, types.AvgPool, Sum), signed),
         ],
         first_map=[(types.Convolution, Flat(stabilizer=1e-12))],

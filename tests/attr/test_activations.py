@@ -171,17 +171,47 @@ def test_deep_lift_says_when_its_map_does_not_add_up(images):
         PairDeepLift(PairSimilarity(model)).attribute(images)
 
 
-def test_deep_lift_refuses_a_pooling_module_that_runs_twice(images):
-    class Pooled(nn.Module):
+@pytest.mark.parametrize(
+    "pool",
+    [nn.MaxPool2d(3, 2, padding=1), nn.MaxPool2d(3, 1), nn.MaxPool2d((2, 3), dilation=2, ceil_mode=True),
+     nn.AdaptiveMaxPool2d(5)],
+)  # fmt: skip
+def test_deep_lift_is_complete_where_pooling_windows_overlap(images, pool):
+    """As in the first layers of a ResNet; Captum's own loses what two windows share."""
+    torch.manual_seed(0)
+    front = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.PReLU(), pool, nn.Conv2d(4, 4, 2, padding=1), pool, nn.Flatten()
+    )
+    size = front(images[0]).shape[1]
+    pair = PairSimilarity(nn.Sequential(front, nn.Linear(size, 5)).double())
+    a, b = (image.double() for image in images)
+    for baselines, base in (("black", torch.zeros_like(a)), ("partner", b)):
+        attr, _ = PairDeepLift(pair).attribute((a, b), baselines=baselines)
+        with torch.no_grad():
+            torch.testing.assert_close(attr.sum((1, 2, 3)), pair(a, b) - pair(base, b))
+
+
+def test_deep_lift_gives_a_maximum_to_the_place_of_the_larger_one():
+    """By hand: image 0 3 1, baseline 2 0 1, windows of two."""
+    model = nn.Sequential(nn.MaxPool2d((1, 2), 1), nn.Flatten())
+    image, baseline = torch.tensor([[[[[0.0, 3.0, 1.0]]]], [[[[2.0, 0.0, 1.0]]]]]).double()
+    weights = torch.tensor([[[[1.0, 10.0, 0.0]]]]).double()  # maxima of 1 and 10
+    attr, _ = PairDeepLift(PairSimilarity(model, score="dot")).attribute((image, weights), baselines=baseline)
+    # Both maxima are the 3 in the middle, which was 0: from 2 to 3 in the first window, from 1 in the second.
+    torch.testing.assert_close(attr, torch.tensor([[[[0.0, 10 * (3 - 2) + 10 * (3 - 1), 0.0]]]]).double())
+
+
+def test_deep_lift_refuses_a_softmax_that_runs_twice(images):
+    class Gated(nn.Module):
         def __init__(self):
             super().__init__()
-            self.pool = nn.MaxPool2d(3, 1, padding=1)
+            self.gate = nn.Softmax(1)
 
         def forward(self, x):
-            return self.pool(self.pool(x)).flatten(1)
+            return self.gate(self.gate(x)).flatten(1)
 
-    with pytest.raises(ValueError, match="expected each MaxPool2d to be used once"):
-        PairDeepLift(PairSimilarity(Pooled())).attribute(images)
+    with pytest.raises(ValueError, match="expected each Softmax to be used once"):
+        PairDeepLift(PairSimilarity(Gated())).attribute(images)
 
 
 @pytest.mark.parametrize(

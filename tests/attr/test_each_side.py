@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import warnings
 
 import captum.attr
@@ -110,6 +111,30 @@ def test_a_sample_of_baselines_goes_to_every_image_whole(net, images):
         drawn = a - attr[i] / gradient  # the mean of the baselines that were drawn
         close(drawn, torch.full_like(a, float(drawn.mean())), 1e-2)
         assert 0.3 < float(drawn.mean()) < 0.7
+
+
+@pytest.mark.parametrize(
+    "method_class",
+    [captum.attr.DeepLiftShap, captum.attr.LayerGradientShap, captum.attr.LayerDeepLiftShap,
+     captum.attr.NeuronGradientShap, captum.attr.NeuronDeepLiftShap],
+)  # fmt: skip
+def test_all_methods_with_samples_of_baselines_see_them_whole(images, method_class, monkeypatch):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(768, 4)).eval()
+    seen = []
+    attribute = method_class.attribute
+
+    @functools.wraps(attribute)
+    def spy(self, *args, **options):
+        seen.append(options["baselines"])
+        return attribute(self, *args, **options)
+
+    monkeypatch.setattr(method_class, "attribute", spy)
+    sample = torch.rand(3, 3, 18, 14)  # as many as there are images
+    layered = {} if method_class is captum.attr.DeepLiftShap else {"layer": "0"}
+    neuron = {"neuron_selector": (0, 1, 1)} if "Neuron" in method_class.__name__ else {}
+    EachSide(PairSimilarity(net), method_class, **layered).attribute(images, baselines=sample, **neuron)
+    assert len(seen) == 6
+    assert all(torch.equal(baselines, sample) for baselines in seen)
 
 
 def test_options_of_tensors_may_differ_between_sides(pair, images):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from captum_face import PairSimilarity
+from captum_face.attr.activations import PairGuidedBackprop
 from captum_face.attr.gradcam import PairGradCam, last_feature_layer
 from captum_face.attr.hirescam import PairHiResCam
 from captum_face.models import iresnet18, mobilefacenet
@@ -153,6 +154,15 @@ def test_models_without_convolutions(images):
             PairGradCam(PairSimilarity(model)).attribute(images)
         with pytest.raises(ValueError, match="found none that runs"):
             PairHiResCam(PairSimilarity(model)).attribute(images)
+
+
+@pytest.mark.parametrize("method", [PairGradCam, PairHiResCam, PairGuidedBackprop])
+def test_models_without_layers_or_gradients(images, method):
+    """It is no use to send those to saliency, or to another layer."""
+    with pytest.raises(TypeError, match=r"can be differentiated.*CorrRISE"):
+        method(PairSimilarity(lambda x: x.flatten(1).detach().numpy())).attribute(images)
+    with pytest.raises(ValueError, match="the nn.Module itself"):
+        method(PairSimilarity(lambda x: x.flatten(1))).attribute(images)
 
 
 def test_a_bound_methods_module_is_searched(net, images):

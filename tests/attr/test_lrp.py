@@ -174,6 +174,18 @@ def test_biases_of_zennits_composites_take_relevance_only_when_asked(pair, image
     assert (without - asked).abs().max() > 1e-3 * without.abs().max()
 
 
+@pytest.mark.parametrize("method", [LRP, BiLRP])
+def test_reduced_precision_is_not_heeded(net, images, method):
+    reduced = PairSimilarity(net, preprocess="arcface", precision="bfloat16")
+    full = PairSimilarity(net, preprocess="arcface")
+    for got, want in zip(method(reduced).attribute(images), method(full).attribute(images), strict=True):
+        assert torch.equal(got, want)
+    assert reduced.precision == "bfloat16"
+    start = torch.eye(7)[:2]
+    rows = [r for pair in (reduced, full) for _, r in relevance_maps_chunked(pair, images[0][:1], start)]
+    assert torch.equal(*rows)
+
+
 def test_canonizers_none_takes_the_modules_as_they_are(images):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.PReLU(4), nn.Flatten(), nn.Linear(4 * 18 * 14, 5))

@@ -359,6 +359,51 @@ def test_an_unknown_function_is_named(function, name):
     torch.testing.assert_close(module(images()), model(images()))
 
 
+def test_parts_of_an_unknown_layer_are_out_of_sight_of_composites():
+    layer = nn.TransformerEncoderLayer(10, 2, 7, batch_first=True)
+
+    def forward(self, x):
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        return self.fc(self.attention(x, x, value=x, need_weights=False)[0].mean(1) + self.layer(x)[:, 0])
+
+    attention = nn.MultiheadAttention(10, 2, batch_first=True)
+    model = Functional(forward, conv=conv(3, 10), layer=layer, attention=attention, fc=nn.Linear(10, 5))
+    module = canonize(model.double().eval(), images(1), unknown_layers="gradient")
+    torch.testing.assert_close(module(images()), model(images()))
+    assert of_kind(module, nn.Linear) == ["fc"]
+    assert not of_kind(module, nn.MultiheadAttention)
+
+
+@pytest.mark.parametrize("join", [torch.cat, lambda both, dim: torch.stack(both, dim).flatten(1, 2)])
+def test_constants_of_the_examples_batch_fit_any(join):
+    """A class token, or zeros for channels that a shortcut lacks."""
+
+    def forward(self, x):
+        zeros = torch.zeros(len(x), *x.shape[1:], dtype=x.dtype)
+        return self.head(join([self.place.expand(len(x), -1, -1, -1), self.conv(x), zeros], dim=1))
+
+    place = nn.Parameter(torch.rand(1, 3, 12, 10))
+    check(Functional(forward, conv=conv(3, 3), head=head(9), place=place))
+
+
+@pytest.mark.parametrize("maximum", [torch.max, torch.maximum])
+def test_the_larger_of_two_maps_is_a_routing(maximum):
+    check(
+        Functional(
+            lambda self, x: self.head(maximum(*self.conv(x).chunk(2, 1))), conv=conv(3, 8), head=head()
+        )
+    )
+    with pytest.raises(ValueError, match="no rule for max"):
+        canonize(Functional(lambda self, x: self.head(x).max(1)[0], head=head(3)).double().eval(), images(1))
+
+
+def test_batchnorms_of_distributed_training():
+    module = check(
+        nn.Sequential(conv(), nn.SyncBatchNorm(4), nn.ReLU(), nn.SyncBatchNorm(4), conv(4, 4), head())
+    )
+    assert not of_kind(module, nn.modules.batchnorm._BatchNorm)
+
+
 def test_a_batchnorm_of_the_batch_at_hand_has_no_rule():
     model = nn.Sequential(conv(), nn.BatchNorm2d(4, track_running_stats=False), head()).double().eval()
     with pytest.raises(ValueError, match="no rule for BatchNorm2d at '1'"):

@@ -273,6 +273,46 @@ def test_a_residual_sum(form, image, seeds):
     torch.testing.assert_close(got.flatten(), want, rtol=1e-7, atol=1e-9)
 
 
+class Attending(nn.Module):
+    """Nothing but an unknown layer, whose parts have rules elsewhere."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.whole = whole
+        self.layer = nn.TransformerEncoderLayer(4, 2, 3, batch_first=True)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x):
+        x = x.flatten(1, 2)
+        return (self.layer(x) if self.whole else self.attention(x, x, x)[0]).select(1, 0)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("composite", ["face", "epsilon_plus", "guided_backprop"])
+def test_an_unknown_layer_is_passed_by_its_gradient_alone(composite, whole, image, seeds):
+    torch.manual_seed(0)
+    model = Attending(whole).double().eval()
+    got = propagate(model, composite, image, seeds, unknown_layers="gradient")
+    leaf = image.clone().requires_grad_()
+    for seed, relevance in zip(seeds, got, strict=True):
+        (want,) = torch.autograd.grad(model(leaf), leaf, seed[None])
+        torch.testing.assert_close(relevance, want[0])
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.SyncBatchNorm])
+def test_relevance_passes_a_batchnorm_that_stays_and_the_larger_of_two_maps(kind, image, seeds):
+    class Larger(nn.Module):
+        def forward(self, x):
+            return torch.max(*x.chunk(2, 1))
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.PReLU(), norm(4, kind=kind), nn.Tanh(), Larger(), head(40)
+    )
+    got = propagate(model.double().eval(), "face", image, seeds)
+    torch.testing.assert_close(got.sum((1, 2, 3)), seeds.sum(1))
+
+
 def test_the_default_composite_spreads_the_first_convolution_evenly(image, seeds):
     model = build(STAGES["depthwise"])
     got = propagate(model, "face", image, seeds[:1])
