@@ -11,6 +11,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_face._batching import BatchSize
 from captum_face._validation import require_generator, require_positive_int
 from captum_face.attr._base import PairAttribution
 from captum_face.masks import grid_labels, sliding_windows
@@ -40,7 +41,7 @@ class PairOcclusion(PairAttribution):
         window: int | tuple[int, int] | None = None,
         strides: int | tuple[int, int] | None = None,
         baselines: float | Tensor | tuple[float | Tensor, float | Tensor] = 0,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Signed maps of both images; what the inputs and the result are stands at
@@ -54,7 +55,7 @@ class PairOcclusion(PairAttribution):
             baselines: What hidden pixels show: a number (0 is black), a tensor ``(1, C, H, W)`` or
                 ``(N, C, H, W)``, or a tuple of two such for the two sides.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device.
+                suits the device, ``"auto"`` for what is measured to be cheapest.
             show_progress: Show a progress bar over the windows.
 
         Returns:
@@ -113,7 +114,7 @@ class PairFeatureAblation(PairAttribution):
         *,
         feature_mask: Tensor | None = None,
         baselines: float | Tensor | tuple[float | Tensor, float | Tensor] = 0,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Signed maps of both images; what the inputs and the result are stands at
@@ -127,7 +128,7 @@ class PairFeatureAblation(PairAttribution):
             baselines: What hidden pixels show: a number (0 is black), a tensor ``(1, C, H, W)`` or
                 ``(N, C, H, W)``, or a tuple of two such for the two sides.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device.
+                suits the device, ``"auto"`` for what is measured to be cheapest.
             show_progress: Show a progress bar over the regions.
 
         Returns:
@@ -190,7 +191,7 @@ class PairKernelShap(PairAttribution):
         baselines: float | Tensor | tuple[float | Tensor, float | Tensor] = 0,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Signed maps of both images; what the inputs and the result are stands at
@@ -205,7 +206,7 @@ class PairKernelShap(PairAttribution):
             seed: Makes the maps repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device.
+                suits the device, ``"auto"`` for what is measured to be cheapest.
             show_progress: Show a progress bar over the coalitions.
 
         Returns:
