@@ -182,9 +182,10 @@ def test_the_cheapest_batch_is_found_by_measuring(monkeypatch):
     monkeypatch.setattr(_batching, "default_batch_size", lambda device: 8)
     device = torch.device("cpu")
     for cost, best, last in (
-        (lambda n: 1.0 * n, 2, 8),  # no gain: the smallest, and two more looked at
+        (lambda n: 1.0 * n, 8, 8),  # no gain: the rule, and no more than two larger ones looked at
         (lambda n: 1.0, 32, 32),  # a pass costs the same whatever goes through
-        (lambda n: n + 20.0 * (n > 8), 2, 8),
+        (lambda n: n * (1 - 0.04 * (n == 4)), 8, 16),  # too little of a gain
+        (lambda n: n + 20.0 * (n > 4), 2, 8),
         (lambda n: 10 + n + 50.0 * (n > 8), 8, 32),
         (lambda n: 100 + 1e-3 * n, 32, 32),
     ):

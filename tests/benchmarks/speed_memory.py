@@ -76,8 +76,8 @@ def _growth(setup: Setup, calls: int) -> float:
     held = []
     for done in range(1, calls + 1):
         FGGB(pair).attribute(images, tolerance=0.95)
-        CorrRISE(pair).attribute(images, n_masks=8)
-        perturbation_curve(pair, images, (images[0], None), n_steps=2)
+        CorrRISE(pair).attribute(images, n_masks=2)
+        perturbation_curve(pair, images, (images[0], None), n_steps=1)
         if done in (calls // 4, calls):
             held.append(_held(setup, "VmRSS"))
     return held[-1] - held[0]
