@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_face._batching import default_batch_size, is_out_of_memory
-from captum_face._validation import require_choice, require_images, require_positive_int
+from captum_face._batching import BatchSize, is_out_of_memory, require_batch_size
+from captum_face._validation import require_choice, require_images
 from captum_face.pair import PairSimilarity
 from captum_face.scores import unit
-from captum_face.speed import accelerated
+from captum_face.speed import accelerated, images_per_pass
 
 __all__ = [
     "gradient_channel_maps",
@@ -46,7 +46,7 @@ def gradient_channel_maps_chunked(
     gradient: str = "absolute",
     embedding: str = "normalized",
     channels: Tensor | None = None,
-    internal_batch_size: int | None = None,
+    internal_batch_size: BatchSize = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     r"""Yields FGGB's channel maps some channels at a time, so that memory does not grow with D.
 
@@ -63,7 +63,8 @@ def gradient_channel_maps_chunked(
         embedding: Differentiate the ``"normalized"`` embedding as published, or the ``"raw"`` one.
         channels: Which channels, int64 ``(n,)``, as from :func:`heaviest_channels`; None for all D.
         internal_batch_size: Channels in one backward pass; memory grows with it. None for
-            what suits the device: 4 for each thread of a CPU, 64 elsewhere. Half as many from where
+            what suits the device: 4 for each thread of a CPU, 64 elsewhere; ``"auto"`` for what is
+            measured to be cheapest, see :func:`~captum_face.speed.images_per_pass`. Half as many from where
             memory runs out.
 
     Yields:
@@ -81,8 +82,8 @@ def gradient_channel_maps_chunked(
     transform, rectify = _EMBEDDINGS[embedding], _GRADIENTS[gradient]
     if len(require_images(image)) != 1:
         raise ValueError(f"expected one image (1, C, H, W), got {tuple(image.shape)}")
-    limit = internal_batch_size or default_batch_size(image.device)
     pair = accelerated(pair, image)
+    limit = images_per_pass(internal_batch_size, pair, image, backward=True)
     # Methods are called under no_grad (NoiseTunnel) and inference_mode; both end here.
     with torch.inference_mode(False), torch.no_grad():
         layout, dimensions = _probed(pair, image.detach())
@@ -165,12 +166,11 @@ def heaviest_channels(weights: Tensor, tolerance: float) -> tuple[Tensor, Tensor
     return order[count:].sort().values, sizes[:, order[:count]].sum(1)
 
 
-def require_gradient_options(gradient: str, embedding: str, internal_batch_size: int | None) -> None:
+def require_gradient_options(gradient: str, embedding: str, internal_batch_size: BatchSize) -> None:
     """Checks the options of :func:`gradient_channel_maps_chunked` before anything is computed."""
     require_choice(gradient, _GRADIENTS, "gradient option")
     require_choice(embedding, _EMBEDDINGS, "embedding option")
-    if internal_batch_size is not None:
-        require_positive_int(internal_batch_size, "internal_batch_size")
+    require_batch_size(internal_batch_size, "internal_batch_size")
 
 
 def gradient_channel_maps(pair: PairSimilarity, image: Tensor, **options: Any) -> Tensor:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_face._batching import default_batch_size
+from captum_face._batching import BatchSize, in_passes, require_batch_size
 from captum_face._validation import require_pair, require_positive_int
 from captum_face.attr._base import PairAttribution, first_side_alone
 from captum_face.pair import PairSimilarity
+from captum_face.speed import accelerated, images_per_pass
 
 __all__ = ["GalleryAttributions", "attribute_gallery", "embed_gallery", "gallery_scores"]
 
@@ -99,13 +100,6 @@ def attribute_gallery(
                 f"expected options that leave attribute()'s answer a pair of maps, got {name}; call "
                 "attribute() itself for what else it returns"
             )
-    # An option that the method lacks: here, before the gallery is embedded.
-    inspect.signature(method.attribute).bind((probe, gallery), **options)
-    if options.get("return_convergence_delta"):
-        raise ValueError(
-            "expected options that leave attribute()'s answer a pair of maps, got return_convergence_delta; "
-            "compare the sums of the maps with the scores instead"
-        )
     with pair.frozen(), torch.inference_mode(False), torch.no_grad():
         if gallery_embeddings is None:
             gallery_embeddings = embed_gallery(
@@ -128,25 +122,24 @@ def attribute_gallery(
 
 
 def embed_gallery(
-    pair: PairSimilarity, gallery: Tensor, *, batch_size: int | None = None, show_progress: bool = False
+    pair: PairSimilarity, gallery: Tensor, *, batch_size: BatchSize = None, show_progress: bool = False
 ) -> Tensor:
     """Embeddings ``(K, D)`` of a gallery ``(K, C, H, W)``, some images at a time and without gradients.
 
     Args:
         pair: The model.
         gallery: ``(K, C, H, W)`` in [0, 1].
-        batch_size: Images in one forward pass; None for what suits the device.
+        batch_size: Images in one forward pass; None for what suits the device, ``"auto"`` for what is
+            measured to be cheapest.
         show_progress: Show a progress bar over the images.
 
-    Cost: K forward passes.
+    Cost: K forward passes, and two more on a CPU: see :mod:`captum_face.speed`.
 
     Raises:
         TypeError, ValueError: as :meth:`PairSimilarity.embed <captum_face.PairSimilarity.embed>`; a batch
             size below 1.
     """
-    if batch_size is None:
-        batch_size = default_batch_size(gallery.device)
-    require_positive_int(batch_size, "batch_size")
+    require_batch_size(batch_size, "batch_size")
     parts = []
     with (
         pair.frozen(),
@@ -154,9 +147,10 @@ def embed_gallery(
         torch.no_grad(),
         tqdm(total=len(gallery), desc="gallery", disable=not show_progress) as bar,
     ):
-        for chunk in gallery.split(batch_size):
-            parts.append(pair.embed(chunk))
-            bar.update(len(chunk))
+        quick = accelerated(pair, gallery[:1])
+        for part in in_passes(quick.embed, gallery, images_per_pass(batch_size, quick, gallery[:1])):
+            parts.append(part)
+            bar.update(len(part))
     return torch.cat(parts)
 
 
@@ -176,13 +170,14 @@ def with_known_embeddings(pair: PairSimilarity, gallery: Tensor, embeddings: Ten
 
     By the images themselves, so that it does not matter who asks for them and when.
     """
+
+    class Known(type(pair)):  # type: ignore[misc]  # a subclass: copies with another model keep it
+        def embed(self, images: Tensor) -> Tensor:
+            known = images.shape == gallery.shape and not images.requires_grad
+            return embeddings if known and torch.equal(images, gallery) else super().embed(images)
+
     twin = copy.copy(pair)
-
-    def embed(images: Tensor) -> Tensor:
-        known = not images.requires_grad and images.shape == gallery.shape and torch.equal(images, gallery)
-        return embeddings if known else pair.embed(images)
-
-    vars(twin)["embed"] = embed
+    twin.__class__ = Known
     return twin
 
 

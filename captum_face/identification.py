@@ -23,6 +23,7 @@ from captum_face.explanation import plain, prepared_method, settings, single_ima
 from captum_face.gallery import attribute_gallery, gallery_scores
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import pixel_map
+from captum_face.speed import accelerated
 from captum_face.visualization import decision_text
 
 __all__ = ["Identification", "Match", "identify"]
@@ -215,6 +216,7 @@ def identify(
         tqdm(total=len(loaders), desc="gallery", disable=not show_progress) as bar,
     ):
         own = pair.embed(image)  # first: a model that does not take such images says so at once
+        quick = accelerated(pair, image)
         for start in range(0, len(loaders), batch_size):
             batch = []
             for name in list(loaders)[start : start + batch_size]:
@@ -225,7 +227,7 @@ def identify(
                     left_out[name] = str(error)
                 bar.update()
             if batch:
-                embeddings.append(pair.embed(torch.cat(batch)))
+                embeddings.append(quick.embed(torch.cat(batch)))
         if not known:
             raise ValueError(_nothing_left(left_out))
         table = torch.cat(embeddings)

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_face._batching import default_batch_size, in_passes
+from captum_face._batching import BatchSize, default_batch_size, in_passes, require_batch_size
 from captum_face._validation import require_choice, require_positive_int, require_scores
 from captum_face.pair import PairSimilarity
-from captum_face.speed import accelerated
+from captum_face.speed import accelerated, images_per_pass
 
 __all__ = [
     "apply_masks",
@@ -274,7 +274,7 @@ def masked_scores(
     *,
     swapped: bool = False,
     baseline: float | Tensor = 0,
-    perturbations_per_eval: int | None = None,
+    perturbations_per_eval: BatchSize = None,
     progress: Callable[[int], object] | None = None,
 ) -> Tensor:
     """Scores of one image under every mask against each of K intact partners.
@@ -286,8 +286,9 @@ def masked_scores(
         masks: ``(n, H, W)``, 1 = kept.
         swapped: The masked image is the second argument of ``forward_func``.
         baseline: What stands in hidden places, see :func:`apply_masks`.
-        perturbations_per_eval: Masked images in one forward pass; None for what suits the device. Half as
-            many from where memory runs out.
+        perturbations_per_eval: Masked images in one forward pass; None for what suits the device, ``"auto"``
+            for what is measured to be cheapest (with a :class:`~captum_face.PairSimilarity`). Half as many
+            from where memory runs out.
         progress: Called after each pass with the number of masked images scored.
 
     Returns:
@@ -319,18 +320,21 @@ def mask_scorer(
     *,
     swapped: bool = False,
     baseline: float | Tensor = 0,
-    perturbations_per_eval: int | None = None,
+    perturbations_per_eval: BatchSize = None,
     progress: Callable[[int], object] | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """:func:`masked_scores` as a function of the masks, for methods that ask for more of them as they go.
 
     The partners are embedded here, once.
     """
-    if perturbations_per_eval is None:
-        perturbations_per_eval = default_batch_size(image.device)
-    size = require_positive_int(perturbations_per_eval, "perturbations_per_eval")
+    require_batch_size(perturbations_per_eval, "perturbations_per_eval")
     if isinstance(forward_func, PairSimilarity):
         forward_func = accelerated(forward_func, image)
+        size = images_per_pass(perturbations_per_eval, forward_func, image)
+    else:
+        # Nothing to measure that would stay: a function of someone else's has its own partner each time.
+        given = perturbations_per_eval
+        size = given if isinstance(given, int) else default_batch_size(image.device)
     with torch.no_grad():
         score_batch = _partner_scorer(forward_func, partners, swapped)
 

@@ -26,7 +26,7 @@ from captum_face.scores import Score, resolve_score
 __all__ = ["AgainstReference", "PairSimilarity", "frozen", "in_full_precision"]
 
 #: What ``PairSimilarity(precision=...)`` knows.
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 _MODE_DEPENDENT = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 
 
@@ -54,12 +54,38 @@ def frozen(module: object) -> Iterator[None]:
             m.training = False
         for p in parameters:
             p.requires_grad_(False)
-        yield
+        # Here as well as around the model: a backward pass starts outside of it.
+        with _tensor_float_32(getattr(owner, "precision", None) == "tf32"):
+            yield
     finally:
         for m, mode in zip(modules, modes, strict=True):
             m.training = mode
         for p, flag in zip(parameters, flags, strict=True):
             p.requires_grad_(flag)
+
+
+@contextmanager
+def _tensor_float_32(wanted: bool) -> Iterator[None]:
+    """TF32 for CUDA's products and convolutions, if wanted: switches of the process, put back after."""
+    on: object
+    switches: list[Any]
+    cudnn: Any = torch.backends.cudnn
+    if not wanted:
+        switches, name, on = [], "", None
+    elif hasattr(
+        torch.backends.cuda.matmul, "fp32_precision"
+    ):  # beside which the older switches refuse to work
+        switches, name, on = [torch.backends.cuda.matmul, cudnn.conv], "fp32_precision", "tf32"
+    else:
+        switches, name, on = [torch.backends.cuda.matmul, cudnn], "allow_tf32", True
+    before = [getattr(switch, name) for switch in switches]
+    try:
+        for switch in switches:
+            setattr(switch, name, on)
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            setattr(switch, name, value)
 
 
 def _owner(function: object) -> nn.Module | None:
@@ -90,11 +116,13 @@ class PairSimilarity(nn.Module):
         select: Which part of the model's answer is the embedding, where it is not a tensor: an index of
             a tuple (AdaFace answers ``(feature, norm)``: ``select=0``), a key of a dict, or a callable
             on the answer.
-        precision: What the model computes in: ``"float32"`` leaves that to the model and its images;
-            ``"bfloat16"`` runs it under :class:`torch.autocast`, forward and backward, which is faster only
-            on devices with units for it, and changes maps (see the page on speed). Embeddings come in the
-            dtype of the images, and scores are computed in that, either way. LRP and BiLRP, which
-            rewrite the model, don't heed it.
+        precision: What the model computes in: ``"float32"`` leaves that to the model, its images and the
+            switches of PyTorch; ``"tf32"`` switches TF32 on for matrix products and convolutions of CUDA
+            devices while the model or a method runs, and is ``"float32"`` elsewhere; ``"bfloat16"`` runs
+            the model under :class:`torch.autocast`, forward and backward, which is faster only on devices
+            with units for it. Both change maps: see the page on speed. Embeddings come in the dtype of the
+            images, and scores are computed in that. LRP and BiLRP, which rewrite the model, don't heed
+            ``"bfloat16"``.
 
     Shape: images ``(N, C, H, W)`` in [0, 1], RGB; a batch of 1 on one side broadcasts against N.
 
@@ -174,8 +202,9 @@ class PairSimilarity(nn.Module):
         return torch.cat([self._embed_batch(batch.clone()) for batch in images.split(size)])
 
     def _embed_batch(self, images: Tensor) -> Tensor:
-        reduced = self.precision != "float32"
-        with torch.autocast(images.device.type, torch.bfloat16) if reduced else nullcontext():
+        reduced = self.precision == "bfloat16"
+        autocast = torch.autocast(images.device.type, torch.bfloat16) if reduced else nullcontext()
+        with autocast, _tensor_float_32(self.precision == "tf32"):
             embeddings = self._selected(self.embedding_model(self.preprocess(images)))
         if isinstance(embeddings, np.ndarray):
             embeddings = torch.from_numpy(embeddings).to(images.device)
@@ -272,13 +301,6 @@ class PairSimilarity(nn.Module):
         return f"score={self.score.name}, threshold={self.threshold:g}, {batch}{reduced}"
 
 
-def in_full_precision(pair: PairSimilarity) -> PairSimilarity:
-    """The same pair, model and all, without autocast."""
-    twin = copy.copy(pair)
-    twin.precision = "float32"
-    return twin
-
-
 class AgainstReference(nn.Module):
     """Similarity of images to a fixed reference; made by :meth:`PairSimilarity.against`.
 
@@ -304,6 +326,13 @@ class AgainstReference(nn.Module):
                 f"{len(images)}; methods that enlarge the batch need a single reference"
             )
         return self.pair.contributions(self.pair.embed(images), self.reference).sum(-1)
+
+
+def in_float32(pair: PairSimilarity) -> PairSimilarity:
+    """``pair`` without its reduced precision; everything else is shared."""
+    exact = copy.copy(pair)
+    exact.precision = "float32"
+    return exact
 
 
 def _describe(answer: Any) -> str:

@@ -3,14 +3,15 @@
 On a CPU face networks run faster with BatchNorm folded into the convolution before it and with images whose
 channels lie next to each other in memory. :func:`accelerated` makes such a twin of a model, compares its
 embedding of the very image with the model's own, and answers with the original where they differ or where
-there is nothing to gain. The model itself is never changed. :func:`plan` says what was chosen.
+there is nothing to gain. The model itself is never changed. :func:`images_per_pass` says how many images go
+through it at once, measured if the caller asks for it. :func:`plan` says what was chosen.
 """
 
 from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -18,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from captum_face._batching import default_batch_size
+from captum_face._batching import BatchSize, cheapest_batch_size, default_batch_size
 from captum_face._validation import require_images
-from captum_face.pair import PairSimilarity
+from captum_face.pair import PairSimilarity, in_float32
 
-__all__ = ["Plan", "accelerated", "plan"]
+__all__ = ["Plan", "accelerated", "images_per_pass", "plan"]
 
 # How far the twin's embedding may lie from the model's, relative to its length.
 _TOLERANCE = 1e-5
@@ -38,6 +39,8 @@ class Plan:
     channels_last: bool  #: whether images go in with the channels of a pixel next to each other
     images_per_pass: int  #: images, or embedding channels, in one pass where the caller does not say
     reason: str  #: in words
+    forward_images: int | None = None  #: images in a forward pass, as ``"auto"`` measured; None: not yet
+    backward_channels: int | None = None  #: channels in a backward pass, likewise
 
 
 class _Twin(nn.Module):
@@ -54,6 +57,8 @@ class _Twin(nn.Module):
 
 # A twin shares what it need not change with its model, and goes when the model goes.
 _TWINS: weakref.WeakKeyDictionary[nn.Module, _Twin] = weakref.WeakKeyDictionary()
+# What was measured, by what it depends on; it goes with the model likewise.
+_MEASURED: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, int]] = weakref.WeakKeyDictionary()
 
 
 def accelerated(pair: PairSimilarity, image: Tensor) -> PairSimilarity:
@@ -65,35 +70,92 @@ def accelerated(pair: PairSimilarity, image: Tensor) -> PairSimilarity:
         pair: The pair wrapper.
         image: One image ``(1, C, H, W)`` of those that will pass.
 
+    Whether the embeddings are the same is looked at in float32, whatever the precision.
+
     Cost: two forward passes of one image, and a few more when a model is seen for the first time or its
     weights have changed; none where there is nothing to gain.
     """
     model = pair.embedding_model
-    if _obstacle(pair, image) is not None:
+    if isinstance(model, _Twin) or _obstacle(pair, image) is not None:
         return pair
     assert isinstance(model, nn.Module)
+    exact = in_float32(pair)
     with torch.inference_mode(False), torch.no_grad():
         image = image.detach().clone()
-        expected, followers = _recorded(pair, model, image)
+        expected, followers = _recorded(exact, model, image)
         known = _TWINS.pop(model, None)
         for twin in chain([known] if known is not None else [], _candidates(model, followers)):
-            quick = _with_model(pair, twin)
             try:
-                got = quick.embed(image)
+                got = _with_model(exact, twin).embed(image)
             except Exception:  # whatever it is that this network does not take
                 continue
             if got.shape == expected.shape and (got - expected).norm() <= _TOLERANCE * expected.norm():
                 _TWINS[model] = twin
-                return quick
+                return _with_model(pair, twin)
     return pair
 
 
-def plan(pair: PairSimilarity, images: Tensor) -> Plan:
+def images_per_pass(size: BatchSize, pair: PairSimilarity, image: Tensor, *, backward: bool = False) -> int:
+    """How many images go through a model at once, for what a caller gave.
+
+    Args:
+        size: A number, which is the answer; None for the rule of the device; or ``"auto"`` for what is
+            measured to cost least on this model, device, precision and size of images, when it is first
+            asked for. What was measured is kept as long as the model lives.
+        pair: The pair wrapper from :func:`accelerated`, inside ``pair.frozen()``.
+        image: One image ``(1, C, H, W)`` of those that will pass.
+        backward: Of a backward pass for the image alone instead of a forward pass.
+
+    Cost: none, but for the first ``"auto"``: see :func:`~captum_face._batching.cheapest_batch_size`.
+    """
+    if isinstance(size, int):
+        return size
+    if size is None:
+        return default_batch_size(image.device)
+    known = _MEASURED.setdefault(_owner(pair), {})
+    key = _key(pair, image, backward)
+    if key not in known:
+        known[key] = cheapest_batch_size(_pass(pair, image, backward), image.device)
+    return known[key]
+
+
+def _owner(pair: PairSimilarity) -> nn.Module:
+    """What measurements belong to: the model where it is a module, or else its wrapper."""
+    return pair.embedding_model if isinstance(pair.embedding_model, nn.Module) else pair
+
+
+def _key(pair: PairSimilarity, image: Tensor, backward: bool) -> Hashable:
+    limits = pair.precision, pair.max_batch_size, torch.get_num_threads()
+    return image.device, image.dtype, tuple(image.shape[1:]), limits, backward
+
+
+def _pass(pair: PairSimilarity, image: Tensor, backward: bool) -> Callable[[int], object]:
+    """One pass of so many images; the graph that a backward pass goes through is made at its first one."""
+    graphs: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def run(size: int) -> None:
+        with torch.inference_mode(False), torch.set_grad_enabled(backward):
+            if not backward:
+                pair.embed(image.detach().expand(size, -1, -1, -1))
+                return
+            if size not in graphs:
+                graphs.clear()
+                leaf = image.detach().repeat(size, 1, 1, 1).requires_grad_()
+                graphs[size] = leaf, pair.embed(leaf)
+            leaf, embeddings = graphs[size]
+            torch.autograd.grad(embeddings.sum(), leaf, retain_graph=True)
+
+    return run
+
+
+def plan(pair: PairSimilarity, images: Tensor, *, measure: bool = False) -> Plan:
     """What the methods choose for a model and images, in figures and in words.
 
     Args:
         pair: The pair wrapper.
         images: ``(N, C, H, W)``, as they will be explained; the first one is looked at.
+        measure: Measure now what ``internal_batch_size="auto"`` and ``perturbations_per_eval="auto"``
+            will take.
 
     Example::
 
@@ -105,12 +167,19 @@ def plan(pair: PairSimilarity, images: Tensor) -> Plan:
     image = require_images(images)[:1]
     with pair.frozen(), torch.no_grad():
         obstacle = _obstacle(pair, image)
-        twin = accelerated(pair, image).embedding_model if obstacle is None else None
-    size = default_batch_size(image.device)
+        quick = accelerated(pair, image)
+        if measure:
+            for backward in (False, True):
+                images_per_pass("auto", quick, image, backward=backward)
+    known = _MEASURED.get(_owner(quick), {})
+    measured = [known.get(_key(quick, image, backward)) for backward in (False, True)]
+    size, twin = default_batch_size(image.device), quick.embedding_model
     if not isinstance(twin, _Twin):
-        return Plan(0, False, size, obstacle or "no faster twin gives the embeddings of the model")
+        reason = obstacle or "no faster twin gives the embeddings of the model"
+        return Plan(0, False, size, reason, *measured)
     layout = "channels last" if twin.channels_last else "contiguous images"
-    return Plan(twin.folded, twin.channels_last, size, f"{twin.folded} BatchNorm layers folded, {layout}")
+    reason = f"{twin.folded} BatchNorm layers folded, {layout}"
+    return Plan(twin.folded, twin.channels_last, size, reason, *measured)
 
 
 def _obstacle(pair: PairSimilarity, image: Tensor) -> str | None:
@@ -118,8 +187,6 @@ def _obstacle(pair: PairSimilarity, image: Tensor) -> str | None:
     model = pair.embedding_model
     if image.device.type != "cpu":
         return "only measured to pay on a CPU"
-    if pair.precision != "float32":
-        return f"a twin's embeddings cannot be told from the model's in {pair.precision}"
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         return "the layers of the model cannot be seen"
     modules = [*model.modules()]

@@ -185,6 +185,22 @@ def test_scores_of_many_probes_in_chunks(pair, images, gallery, monkeypatch):
         torch.testing.assert_close(whole[:, 2], pair(images[0], gallery[2:3]))
 
 
+def test_the_probe_goes_through_the_twin(pair, probe, gallery):
+    from captum_face.gallery import with_known_embeddings
+    from captum_face.speed import _Twin, accelerated
+
+    known = with_known_embeddings(pair, gallery, torch.zeros(7, 7))
+    with pair.frozen(), torch.no_grad():
+        twin = accelerated(known, probe)
+        assert isinstance(twin.embedding_model, _Twin)
+        calls = []
+        handle = twin.embedding_model.register_forward_hook(lambda *_: calls.append(1))
+        torch.testing.assert_close(twin.embed(probe), pair.embed(probe), rtol=1e-5, atol=1e-6)
+        assert torch.equal(twin.embed(gallery), torch.zeros(7, 7))
+        handle.remove()
+    assert calls == [1]
+
+
 def test_what_does_not_fit_is_refused_before_any_pass(probe, gallery):
     model = Counting()
     fggb, lrp = captum_face.FGGB(model.pair), captum_face.LRP(model.pair)

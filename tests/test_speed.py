@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from captum_face import FGGB, CorrRISE, PairSimilarity
-from captum_face._batching import in_passes
+from captum_face import FGGB, METHODS, CorrRISE, PairSimilarity, _batching, attribute_gallery
+from captum_face._batching import cheapest_batch_size, default_batch_size, in_passes
 from captum_face.channels import gradient_channel_maps
 from captum_face.masks import masked_scores, random_patches
-from captum_face.speed import _TWINS, _Twin, accelerated, plan
+from captum_face.metrics import perturbation_curve
+from captum_face.speed import _MEASURED, _TWINS, _Twin, accelerated, images_per_pass, plan
 from tests.conftest import small_net
 from tests.test_channels import looped_maps
 
@@ -74,6 +75,7 @@ def test_a_twin_follows_weights_that_change(net, images, how):
 def test_a_twin_goes_with_its_model(images):
     net = small_net().eval()
     quick(PairSimilarity(net), images[0])
+    gc.collect()  # what other tests have left
     gone, before = weakref.ref(net), len(_TWINS)
     del net
     gc.collect()
@@ -129,8 +131,6 @@ def test_what_is_run_as_it_is(net, images):
         chosen = plan(pair, images[0])
         assert reason in chosen.reason
         assert (chosen.folded, chosen.channels_last) == (0, False)
-    reduced = PairSimilarity(net, precision="bfloat16")
-    assert "bfloat16" in plan(reduced, images[0]).reason
     training = PairSimilarity(small_net())
     with pytest.warns(UserWarning, match="training mode"):
         training.embed(images[0])
@@ -146,6 +146,145 @@ def test_the_same_scores_and_maps(pair, images):
     torch.testing.assert_close(
         gradient_channel_maps(pair, image), looped_maps(pair, image), rtol=1e-4, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_a_twin_computes_in_the_precision_of_the_pair(net, images, precision):
+    pair = PairSimilarity(net, precision=precision, preprocess="arcface")
+    twin = quick(pair, images[0])
+    assert isinstance(twin.embedding_model, _Twin)
+    assert twin.precision == precision
+    seen = []
+    twin.embedding_model.model.conv2.register_forward_hook(lambda _, args, out: seen.append(out.dtype))
+    with torch.no_grad():
+        got = twin.embed(images[0])
+        exact = PairSimilarity(net, preprocess="arcface").embed(images[0])
+    assert seen == [torch.bfloat16 if precision == "bfloat16" else torch.float32]
+    assert got.dtype == torch.float32
+    tolerance = 2e-2 if precision == "bfloat16" else 1e-6
+    assert ((got - exact).norm(dim=1) <= tolerance * exact.norm(dim=1)).all()
+
+
+def costs_of(monkeypatch, seconds):
+    """Passes of known duration; the sizes that were tried."""
+    tried = []
+
+    def fake(run, size, device):
+        tried.append(size)
+        run(size)
+        return seconds(size)
+
+    monkeypatch.setattr(_batching, "_seconds", fake)
+    return tried
+
+
+def test_the_cheapest_batch_is_found_by_measuring(monkeypatch):
+    monkeypatch.setattr(_batching, "default_batch_size", lambda device: 8)
+    device = torch.device("cpu")
+    for cost, best, last in (
+        (lambda n: 1.0 * n, 8, 8),  # no gain: the rule, and no more than two larger ones looked at
+        (lambda n: 1.0, 32, 32),  # a pass costs the same whatever goes through
+        (lambda n: n * (1 - 0.04 * (n == 4)), 8, 16),  # too little of a gain
+        (lambda n: n + 20.0 * (n > 4), 2, 8),
+        (lambda n: 10 + n + 50.0 * (n > 8), 8, 32),
+        (lambda n: 100 + 1e-3 * n, 32, 32),
+    ):
+        tried = costs_of(monkeypatch, cost)
+        assert cheapest_batch_size(lambda n: None, device) == best
+        assert max(tried) == last
+        assert sum(tried) <= 2 * 16 * 8
+
+    def narrow(n):
+        if n > 4:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    costs_of(monkeypatch, lambda n: 1.0)
+    assert cheapest_batch_size(narrow, device) == 4
+    with pytest.raises(ValueError, match="something else"):
+        cheapest_batch_size(lambda n: int("something else"), device)
+
+
+def test_what_was_measured_is_kept_for_model_size_and_direction(net, images, monkeypatch):
+    tried = costs_of(monkeypatch, lambda n: 10 + n + 100.0 * (n > 2))
+    pair, image = PairSimilarity(net), images[0][:1]
+    assert plan(pair, image).forward_images is None
+    with pair.frozen():
+        twin = accelerated(pair, image)
+        assert images_per_pass(None, twin, image) == default_batch_size(image.device)
+        assert images_per_pass(3, twin, image) == 3
+        assert tried == []
+        assert images_per_pass("auto", twin, image) == 2
+        first = len(tried)
+        assert images_per_pass("auto", accelerated(PairSimilarity(net), image), image) == 2
+        assert len(tried) == first  # another wrapper of the same model
+    assert plan(pair, image).forward_images == 2
+    assert plan(pair, image).backward_channels is None
+    assert plan(pair, image, measure=True).backward_channels == 2
+    assert len(tried) == 2 * first
+    wide = torch.rand(1, 3, 18, 20)
+    assert plan(pair, wide).forward_images is None
+    plan(pair, wide, measure=True)
+    assert len(tried) == 4 * first
+    assert not any(p.grad is not None for p in net.parameters())
+    before = len(_MEASURED)
+    del pair, twin, net
+    gc.collect()
+    assert len(_MEASURED) <= before
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("fggb", "internal_batch_size"),
+        ("corrrise", "perturbations_per_eval"),
+        ("rise", "perturbations_per_eval"),
+        ("occlusion", "perturbations_per_eval"),
+        ("xface", "perturbations_per_eval"),
+    ],
+)
+def test_auto_is_a_batch_size_like_another(net, images, name, option):
+    from tests.attr.test_contract import FAST
+
+    for model in (net, lambda x: net(x)):  # the second hides its module
+        method = METHODS[name].build(PairSimilarity(model))
+        net.eval()
+        options = FAST.get(name, {})
+        got = method.attribute(images, **{option: "auto"}, **options)
+        for x, y in zip(got, method.attribute(images, **options), strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+        for bad in ("all", 0, 2.5):
+            with pytest.raises((TypeError, ValueError), match=option):
+                method.attribute(images, **{option: bad}, **options)
+
+
+def test_scores_of_curves_do_not_depend_on_auto(pair, images):
+    maps = (images[0].flip(2), None)
+    want = perturbation_curve(pair, images, maps, n_steps=4).scores
+    got = perturbation_curve(pair, images, maps, n_steps=4, perturbations_per_eval="auto").scores
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_is_left_of_two_hundred_calls(net, images):
+    pair = PairSimilarity(net, threshold=0.2)
+    inputs = tuple(image[:1] for image in images)
+    calls = (
+        lambda: FGGB(pair).attribute(inputs, internal_batch_size="auto"),
+        lambda: CorrRISE(pair).attribute(inputs, n_masks=6, seed=0, perturbations_per_eval="auto"),
+        lambda: perturbation_curve(pair, inputs, (inputs[0], None), n_steps=2),
+        lambda: attribute_gallery(FGGB(pair), inputs[0], images[1]),
+    )
+
+    def held():
+        gc.collect()
+        return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()), len(_TWINS), len(_MEASURED)
+
+    for call in calls:
+        call()
+    before = held()
+    for _ in range(50):
+        for call in calls:
+            call()
+    assert held() == before
 
 
 def test_half_as_many_where_memory_runs_out():

@@ -13,6 +13,7 @@ from captum.attr import Attribution
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_face._batching import BatchSize
 from captum_face._validation import require_baselines, require_pair
 from captum_face.channels import not_differentiable
 from captum_face.masks import masked_scores
@@ -145,7 +146,7 @@ class PairAttribution(Attribution):
         statistic: Callable[[Tensor], Tensor],
         *,
         baselines: object = 0,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Both sides' attributions as a statistic of scores under masks.
@@ -155,7 +156,8 @@ class PairAttribution(Attribution):
             masks: ``(n, H, W)``, 1 = kept; the same for all images.
             statistic: From scores ``(K, n)``, a row for each partner, to maps ``(K, H, W)``.
             baselines: What hidden pixels show, see :func:`~captum_face._validation.require_baselines`.
-            perturbations_per_eval: Masked images in one forward pass; None for what suits the device.
+            perturbations_per_eval: Masked images in one forward pass; None for what suits the device,
+                ``"auto"`` for what is measured to be cheapest.
             show_progress: Whether a bar is shown.
         """
         fills = require_baselines(baselines, images)

@@ -11,6 +11,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_face._batching import BatchSize
 from captum_face._validation import Baselines, require_generator, require_positive_int
 from captum_face.attr._base import PairAttribution
 from captum_face.masks import grid_labels, sliding_windows
@@ -40,7 +41,7 @@ class PairOcclusion(PairAttribution):
         window: int | tuple[int, int] | None = None,
         strides: int | tuple[int, int] | None = None,
         baselines: Baselines = 0,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Signed maps of both images; what the inputs and the result are stands at
@@ -55,7 +56,7 @@ class PairOcclusion(PairAttribution):
                 the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
                 the two sides.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device.
+                suits the device, ``"auto"`` for what is measured to be cheapest.
             show_progress: Show a progress bar over the windows.
 
         Returns:
@@ -114,7 +115,7 @@ class PairFeatureAblation(PairAttribution):
         *,
         feature_mask: Tensor | None = None,
         baselines: Baselines = 0,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Signed maps of both images; what the inputs and the result are stands at
@@ -129,7 +130,7 @@ class PairFeatureAblation(PairAttribution):
                 the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
                 the two sides.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device.
+                suits the device, ``"auto"`` for what is measured to be cheapest.
             show_progress: Show a progress bar over the regions.
 
         Returns:
@@ -192,7 +193,7 @@ class PairKernelShap(PairAttribution):
         baselines: Baselines = 0,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Signed maps of both images; what the inputs and the result are stands at
@@ -208,7 +209,7 @@ class PairKernelShap(PairAttribution):
             seed: Makes the maps repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device.
+                suits the device, ``"auto"`` for what is measured to be cheapest.
             show_progress: Show a progress bar over the coalitions.
 
         Returns:

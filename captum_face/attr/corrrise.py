@@ -9,6 +9,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_face._batching import BatchSize
 from captum_face._validation import (
     Baselines,
     require_baselines,
@@ -55,7 +56,7 @@ class CorrRISE(PairAttribution):
         return_n_masks: Literal[False] = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]: ...
 
@@ -75,7 +76,7 @@ class CorrRISE(PairAttribution):
         return_n_masks: Literal[True],
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[tuple[Tensor, Tensor], Tensor]: ...
 
@@ -95,7 +96,7 @@ class CorrRISE(PairAttribution):
         return_n_masks: bool = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> Any:
         """Signed maps of both images; what the inputs and the result are stands at
@@ -124,7 +125,7 @@ class CorrRISE(PairAttribution):
             seed: Makes the masks repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device.
+                suits the device, ``"auto"`` for what is measured to be cheapest.
             show_progress: Show a progress bar over the masks.
 
         Returns:

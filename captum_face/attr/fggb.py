@@ -9,6 +9,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_face._batching import BatchSize
 from captum_face._validation import require_positive, require_threshold
 from captum_face.attr._base import PairAttribution, Side
 from captum_face.channels import (
@@ -55,7 +56,7 @@ class FGGB(PairAttribution):
         embedding: str = "normalized",
         tolerance: float = 0.0,
         return_error_bound: Literal[False] = False,
-        internal_batch_size: int | None = None,
+        internal_batch_size: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]: ...
 
@@ -69,7 +70,7 @@ class FGGB(PairAttribution):
         embedding: str = "normalized",
         tolerance: float = 0.0,
         return_error_bound: Literal[True],
-        internal_batch_size: int | None = None,
+        internal_batch_size: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[tuple[Tensor, Tensor], Tensor]: ...
 
@@ -83,7 +84,7 @@ class FGGB(PairAttribution):
         embedding: str = "normalized",
         tolerance: float = 0.0,
         return_error_bound: bool = False,
-        internal_batch_size: int | None = None,
+        internal_batch_size: BatchSize = None,
         show_progress: bool = False,
     ) -> Any:
         """Signed maps of both images; what the inputs and the result are stands at
@@ -100,7 +101,8 @@ class FGGB(PairAttribution):
                 that stands against N others leaves out only what each of them allows.
             return_error_bound: Also return what the channels left out are worth at most.
             internal_batch_size: Channels in one backward pass. Memory is that of so many images going
-                forward and backward, whatever D is. None for what suits the device.
+                forward and backward, whatever D is. None for what suits the device, ``"auto"`` for what is
+                measured to be cheapest.
             show_progress: Show a progress bar over the channels.
 
         Returns:

@@ -10,7 +10,7 @@ from captum.log import log_usage
 from torch import Tensor
 
 from captum_face.attr._base import PairAttribution, Side
-from captum_face.pair import PairSimilarity, in_full_precision
+from captum_face.pair import PairSimilarity, in_float32
 
 if TYPE_CHECKING:
     from zennit.canonizers import Canonizer
@@ -58,7 +58,7 @@ class RelevanceAttribution(PairAttribution):
         self.biases = biases
 
     def _require_pair_similarity(self) -> PairSimilarity:
-        return in_full_precision(super()._require_pair_similarity())  # in which the rules work
+        return in_float32(super()._require_pair_similarity())  # in which the rules work
 
     def _propagation(self, pair: PairSimilarity, example: Tensor) -> Propagation:
         from captum_face.lrp.propagation import Propagation  # zennit is an extra

@@ -9,6 +9,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_face._batching import BatchSize
 from captum_face._validation import require_positive, require_positive_int
 from captum_face.attr._base import PairAttribution, Side
 from captum_face.masks import masked_scores
@@ -46,7 +47,7 @@ class MinPlus(PairAttribution):
         grid: int = 8,
         sigma: float = 0.75,
         n_steps: int = 4,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Signed maps of both images; what the inputs and the result are stands at
@@ -58,7 +59,7 @@ class MinPlus(PairAttribution):
             sigma: Standard deviation of a spot as a multiple of the distance between spots.
             n_steps: Spots that the greedy parts take.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device.
+                suits the device, ``"auto"`` for what is measured to be cheapest.
             show_progress: Show a progress bar over the masked images.
 
         Returns:

@@ -6,6 +6,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_face._batching import BatchSize
 from captum_face._validation import Baselines, require_generator, require_positive_int
 from captum_face.attr._base import PairAttribution
 from captum_face.masks import random_grids, require_masks
@@ -43,7 +44,7 @@ class RISE(PairAttribution):
         baselines: Baselines = 0,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Signed maps of both images; what the inputs and the result are stands at
@@ -63,7 +64,7 @@ class RISE(PairAttribution):
             seed: Makes the masks repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device.
+                suits the device, ``"auto"`` for what is measured to be cheapest.
             show_progress: Show a progress bar over the masks.
 
         Returns:

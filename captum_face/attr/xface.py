@@ -9,12 +9,13 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import default_batch_size
-from captum_face._validation import require_choice, require_positive, require_positive_int
+from captum_face._batching import BatchSize, in_passes, require_batch_size
+from captum_face._validation import require_choice, require_positive
 from captum_face.attr._base import PairAttribution, Side
 from captum_face.masks import apply_masks, masked_scores, sliding_windows
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth
+from captum_face.speed import accelerated, images_per_pass
 
 __all__ = ["XFace", "window_map"]
 
@@ -54,7 +55,7 @@ class XFace(PairAttribution):
         sizes: Sequence[int] | None = None,
         stride: int | None = None,
         sigma: float | None = None,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Signed maps of both images; what the inputs and the result are stands at
@@ -68,7 +69,7 @@ class XFace(PairAttribution):
             stride: Step in pixels; None for 5/112 of the shorter side. It may not exceed a square.
             sigma: Standard deviation of the blur in pixels; None for 2/112 of the shorter side.
             perturbations_per_eval: Occluded images in one forward pass; memory grows with it. None for
-                what suits the device.
+                what suits the device, ``"auto"`` for what is measured to be cheapest.
             show_progress: Show a progress bar over the squares.
 
         Returns:
@@ -91,9 +92,7 @@ class XFace(PairAttribution):
         if sigma is not None:
             require_positive(sigma, "sigma, in pixels,", or_zero=True)
         with self._prepared(inputs) as images:
-            if perturbations_per_eval is None:
-                perturbations_per_eval = default_batch_size(images[0].device)
-            require_positive_int(perturbations_per_eval, "perturbations_per_eval")
+            require_batch_size(perturbations_per_eval, "perturbations_per_eval")
             shape = (images[0].shape[2], images[0].shape[3])
             unit = min(shape) / 112
             sizes = [max(1, round(side * unit)) for side in (7, 14, 28)] if sizes is None else list(sizes)
@@ -141,7 +140,7 @@ _Scores = Callable[[Side, Callable[[int], object]], list[Tensor]]
 
 
 def _from_scores(
-    forward_func: Callable[..., Tensor], masks: list[Tensor], variant: str, per_eval: int
+    forward_func: Callable[..., Tensor], masks: list[Tensor], variant: str, per_eval: BatchSize
 ) -> _Scores:
     """For functions of two images; ``cross`` takes every pair of occlusions through it."""
 
@@ -182,7 +181,7 @@ def _from_embeddings(
     images: tuple[Tensor, Tensor],
     masks: list[Tensor],
     variant: str,
-    per_eval: int,
+    per_eval: BatchSize,
     both: bool,
 ) -> _Scores:
     """For embeddings: each occluded image is embedded once, when first asked for, and used for both sides.
@@ -192,16 +191,18 @@ def _from_embeddings(
     counts = [1, *map(len, masks)]
     every = torch.cat([torch.ones_like(masks[0][:1]), *masks])
     done: list[dict[int, tuple[Tensor, ...]]] = [{}, {}]
+    pair = accelerated(pair, images[0][:1])
+    size = images_per_pass(per_eval, pair, images[0][:1])
 
     def occluded(swapped: bool, row: int, progress: Callable[[int], object]) -> tuple[Tensor, ...]:
         """Embeddings of an image: intact, and under the squares of each size."""
         index = row if len(images[swapped]) > 1 else 0
         if index in done[swapped]:
             return done[swapped][index]
-        parts = []
-        for chunk in every.split(per_eval):
-            parts.append(pair.embed(apply_masks(images[swapped][index, None], chunk)))
-            progress(len(chunk))
+        image, parts = images[swapped][index, None], []
+        for embedded in in_passes(lambda masks: pair.embed(apply_masks(image, masks)), every, size):
+            parts.append(embedded)
+            progress(len(embedded))
         result = torch.cat(parts).split(counts)
         if both or not swapped:
             done[swapped][index] = result

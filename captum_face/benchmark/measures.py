@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from captum_face.metrics.patches import Patched, paste_patches, patch_effect
 from captum_face.metrics.perturbation import perturbation_curve
 from captum_face.metrics.sanity import infidelity, randomization, sensitivity, symmetry
 from captum_face.pair import PairSimilarity
+from captum_face.speed import accelerated
 
 __all__ = ["METRICS", "PROTOCOLS", "Case", "Measured", "Metric", "Scene", "get_metric"]
 
@@ -38,6 +39,17 @@ class Scene:
     truth: Maps | None  #: masks ``(1, H, W)`` of what is known to differ, or None
     seed: int  #: of everything random about this pair
     needs_both: bool  #: whether image B is explained too, where something is known to differ and for reports
+
+    @cached_property
+    def quick(self) -> PairSimilarity:
+        """The model as perturbed images go through it, see :func:`~captum_face.speed.accelerated`."""
+        with self.pair.frozen():
+            return accelerated(self.pair, self.inputs[0])
+
+    @cached_property
+    def embedded(self) -> dict[Hashable, Tensor]:
+        """What the curves of all methods and metrics share."""
+        return {}
 
     @property
     def stranger(self) -> Tensor:
@@ -163,11 +175,12 @@ def _curve(
     def measure(case: Case) -> Measured:
         scene = case.scene
         curve = perturbation_curve(
-            scene.pair,
+            scene.quick,
             scene.inputs,
             (case.maps[0], None),
             others=scene.stranger if needs_stranger else None,
             seed=scene.seed,
+            embedded=scene.embedded,
             patch_size=scene.patch_size if patches else 1,
             **protocol,
         )
@@ -307,7 +320,7 @@ METRICS: dict[str, Metric] = {
             "Spearman correlation",
             lambda case: (
                 patch_effect(
-                    case.scene.pair,
+                    case.scene.quick,
                     (case.scene.patched.images, case.scene.inputs[1]),
                     (case.patched_map, None),
                     case.scene.patched,

@@ -20,7 +20,7 @@ from captum_face.channels import not_differentiable
 from captum_face.lrp._checking import first_departure, first_difference
 from captum_face.lrp.canonizers import canonize
 from captum_face.lrp.composites import resolve_composite
-from captum_face.pair import PairSimilarity, in_full_precision
+from captum_face.pair import PairSimilarity, in_float32
 
 __all__ = ["Propagation", "relevance_maps_chunked"]
 
@@ -56,7 +56,7 @@ class Propagation:
         unknown_layers: str = "raise",
         biases: bool = False,
     ) -> None:
-        self.pair = pair = in_full_precision(pair)  # in which the rules work
+        self.pair = pair = in_float32(pair)  # in which the rules work
         self.linear: bool | None = None  # not known yet
         with torch.inference_mode(False), torch.no_grad():
             # Clones, as tensors of inference mode cannot take part in a backward pass.

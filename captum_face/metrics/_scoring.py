@@ -15,7 +15,7 @@ from captum_face._batching import default_batch_size
 from captum_face._validation import require_positive_int
 from captum_face.pair import PairSimilarity
 
-__all__ = ["scored"]
+__all__ = ["digest", "scored"]
 
 
 def scored(
@@ -94,11 +94,11 @@ def _entries(pairs: Any) -> Iterator[tuple[list[tuple[Hashable, Callable[[], Ten
                 "expected pairs as a sequence of (image_a, image_b, same) with images as tensors (C, H, W), "
                 f"got another at index {index}"
             )
-        yield [(_digest(image), partial(torch.clone, image)) for image in entry[:2]], entry[2]
+        yield [(digest(image), partial(torch.clone, image)) for image in entry[:2]], entry[2]
 
 
-def _digest(image: Tensor) -> Hashable:
-    """Equal for equal images."""
+def digest(image: Tensor) -> Hashable:
+    """Equal for equal images ``(C, H, W)``."""
     data = image.detach().cpu().contiguous().view(torch.uint8).numpy()
     return tuple(image.shape), image.dtype, hashlib.sha256(data.tobytes()).digest()
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_face._batching import default_batch_size
+from captum_face._batching import BatchSize, in_passes, require_batch_size
 from captum_face._validation import require_choice, require_images, require_positive_int
 from captum_face.gallery import embed_gallery, gallery_scores
 from captum_face.metrics.perturbation import _MODES, _ORDERS, _evidence, _fills, _first, _ranks
 from captum_face.pair import PairSimilarity
+from captum_face.speed import accelerated, images_per_pass
 
 __all__ = ["IdentificationCurve", "identification_curve"]
 
@@ -65,7 +66,7 @@ def identification_curve(
     n_steps: int = 10,
     patch_size: int = 1,
     seed: int = 0,
-    perturbations_per_eval: int | None = None,
+    perturbations_per_eval: BatchSize = None,
     show_progress: bool = False,
 ) -> IdentificationCurve:
     """Replaces pixels of probes in the order of their maps, and searches the gallery at every step.
@@ -92,7 +93,8 @@ def identification_curve(
         n_steps: Steps between nothing and everything.
         patch_size: Side in pixels of the raster's cells that are replaced as a whole; 1 for single pixels.
         seed: Of the order among ties.
-        perturbations_per_eval: Images in one forward pass; None for what suits the device.
+        perturbations_per_eval: Images in one forward pass; None for what suits the device, ``"auto"`` for
+            what is measured to be cheapest.
         show_progress: Show a progress bar over the perturbed images.
 
     Returns:
@@ -135,13 +137,14 @@ def identification_curve(
             f"{tuple(gallery.shape)}"
         )
     people = _people(identities, len(gallery)).to(probes.device)
-    size = perturbations_per_eval or default_batch_size(probes.device)
-    require_positive_int(size, "perturbations_per_eval")
+    require_batch_size(perturbations_per_eval, "perturbations_per_eval")
     # Images of the right shape in place of the matches, which are not known yet.
     evidence = _evidence((attributions, None), (probes, probes), order, (0,))[0]
     _fills(fill, (probes, probes), order, others)
     if gallery_embeddings is None:
-        gallery_embeddings = embed_gallery(pair, gallery, batch_size=size, show_progress=show_progress)
+        gallery_embeddings = embed_gallery(
+            pair, gallery, batch_size=perturbations_per_eval, show_progress=show_progress
+        )
     known = gallery_embeddings.to(probes.device)
     ranks = _ranks(evidence, patch_size, seed).to(probes.device)
     n_ranks = int(ranks.max()) + 1
@@ -152,6 +155,8 @@ def identification_curve(
         torch.no_grad(),
         tqdm(total=n * (n_steps + 1), desc="identification", disable=not show_progress) as bar,
     ):
+        pair = accelerated(pair, probes[:1])
+        size = images_per_pass(perturbations_per_eval, pair, probes[:1])
         matches = torch.cat(
             [
                 gallery_scores(pair, pair.embed(chunk), known).argsort(dim=1, descending=True, stable=True)[
@@ -161,21 +166,23 @@ def identification_curve(
             ]
         )
         filled, _ = _fills(fill, (probes, gallery[matches]), order, others)
-        best = []
-        for points in torch.arange(n * (n_steps + 1)).split(size):
+
+        def score(points: Tensor) -> Tensor:
             row, step = points // (n_steps + 1), points % (n_steps + 1)
             first = _first(ranks[row], n_ranks, step, n_steps)
             replaced = first if mode == "deletion" else ~first
             now = pair.embed(torch.where(replaced[:, None], filled[row], probes[row]))
             scores = gallery_scores(pair, now, known).double()
             own = people == people[matches[row]][:, None]
-            best.append(
-                torch.stack(
-                    [scores.where(own, -torch.inf).amax(1), scores.where(~own, -torch.inf).amax(1)]
-                ).cpu()
-            )
-            bar.update(len(points))
-    leading, following = torch.cat(best, 1).reshape(2, n, n_steps + 1)
+            return torch.stack(
+                [scores.where(own, -torch.inf).amax(1), scores.where(~own, -torch.inf).amax(1)], 1
+            ).cpu()
+
+        best = []
+        for part in in_passes(score, torch.arange(n * (n_steps + 1)), size):
+            best.append(part)
+            bar.update(len(part))
+    leading, following = torch.cat(best).T.reshape(2, n, n_steps + 1)
     return IdentificationCurve(
         torch.linspace(0, 1, n_steps + 1, dtype=torch.float64),
         leading,

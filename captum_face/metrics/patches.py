@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_face._batching import BatchSize
 from captum_face._validation import (
     require_choice,
     require_generator,
@@ -133,7 +134,7 @@ def patch_effect(
     *,
     side: str = "b",
     mass: str = "signed",
-    perturbations_per_eval: int | None = None,
+    perturbations_per_eval: BatchSize = None,
 ) -> PatchEffect:
     """Does the map know what each patch did to the score?
 
@@ -153,7 +154,8 @@ def patch_effect(
             predicts to be regained. ``"dissimilar"``: the sum of max(-S, 0), the dissimilarity map. The
             latter forgets the order of patches in which nothing speaks against a match, as happens to
             maps that depend on the threshold, and counts noise of both signs as evidence.
-        perturbations_per_eval: Images in one forward pass; None for what suits the device.
+        perturbations_per_eval: Images in one forward pass; None for what suits the device, ``"auto"`` for
+            what is measured to be cheapest.
 
     Returns:
         :class:`PatchEffect` in float64 on the CPU. The correlation is Spearman's with mean ranks for ties,

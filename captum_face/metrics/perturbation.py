@@ -7,6 +7,7 @@ leave a face a face.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_face._batching import default_batch_size
+from captum_face._batching import BatchSize, in_passes, require_batch_size
 from captum_face._validation import (
     require_baselines,
     require_choice,
@@ -24,8 +25,10 @@ from captum_face._validation import (
     require_positive_int,
     require_threshold,
 )
+from captum_face.metrics._scoring import digest
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import pixel_map, smooth
+from captum_face.speed import accelerated, images_per_pass
 
 __all__ = ["PerturbationCurve", "perturbation_curve"]
 
@@ -109,7 +112,8 @@ def perturbation_curve(
     others: Tensor | tuple[Tensor, Tensor] | None = None,
     patch_size: int = 1,
     seed: int = 0,
-    perturbations_per_eval: int | None = None,
+    embedded: dict[Hashable, Tensor] | None = None,
+    perturbations_per_eval: BatchSize = None,
     show_progress: bool = False,
 ) -> PerturbationCurve:
     """Replaces pixels in the order of a map and scores the pair at every step.
@@ -149,13 +153,19 @@ def perturbation_curve(
             (Huber et al., arXiv 2304.13409): :meth:`~PerturbationCurve.fnmr` of genuine pairs in the order
             ``"similar"``, :meth:`~PerturbationCurve.fmr` of impostor pairs in the order ``"dissimilar"``.
         seed: Of the order among ties.
-        perturbations_per_eval: Images in one forward pass; None for what suits the device.
+        embedded: Embeddings of intact and of wholly replaced images, which are the same for all orders, modes
+            and maps. Give one dictionary to all curves of a set of pairs, and each such image goes through
+            the model once; it is filled here, and serves one model with one set of weights.
+        perturbations_per_eval: Images in one forward pass; None for what suits the device, ``"auto"`` for
+            what is measured to be cheapest.
         show_progress: Show a progress bar over the perturbed images.
 
     Returns:
         A :class:`PerturbationCurve` of ``n_steps + 1`` points.
 
-    Cost: N (n_steps + 1) forward passes for each side that is perturbed, and N for one that is not.
+    Cost: N (n_steps - 1) forward passes for each side that is perturbed, and one for each different image
+    that is intact or wholly replaced, unless ``embedded`` has it; two more on a CPU, see
+    :mod:`captum_face.speed`.
 
     Raises:
         TypeError, ValueError: unknown names; images, maps (NaN, another size) or fills that do not fit;
@@ -190,37 +200,52 @@ def perturbation_curve(
     sides = {"a": (0,), "b": (1,), "both": (0, 1)}[perturb]
     evidence = _evidence(attributions, images, order, sides)
     fills = _fills(fill, images, order, others)
-    if perturbations_per_eval is None:
-        perturbations_per_eval = default_batch_size(image_a.device)
-    require_positive_int(perturbations_per_eval, "perturbations_per_eval")
+    require_batch_size(perturbations_per_eval, "perturbations_per_eval")
     ranks = {side: _ranks(evidence[side], patch_size, seed).to(image_a.device) for side in sides}
     n_ranks = {side: int(of_side.max()) + 1 for side, of_side in ranks.items()}
 
-    fractions = torch.linspace(0, 1, n_steps + 1, dtype=torch.float64)
-    scores = []
+    embedded = {} if embedded is None else embedded
+    scores = torch.empty(n, n_steps + 1, dtype=torch.float64)
     with (
         pair.frozen(),
         torch.no_grad(),
         tqdm(total=n * (n_steps + 1), desc="perturbation", disable=not show_progress) as bar,
     ):
-        intact = {side: _embed(pair, images[side], perturbations_per_eval) for side in {0, 1} - {*sides}}
-        for points in torch.arange(n * (n_steps + 1)).split(perturbations_per_eval):
-            row, step = points // (n_steps + 1), points % (n_steps + 1)
+        pair = accelerated(pair, image_a[:1])
+        size = images_per_pass(perturbations_per_eval, pair, image_a[:1])
+        intact = [_embedded(pair, of_side, size, embedded).expand(n, -1) for of_side in (image_a, image_b)]
+        # A side that is not perturbed is the same at both ends.
+        replaced = [
+            _embedded(pair, fills[side], size, embedded) if side in sides else intact[side] for side in (0, 1)
+        ]
+        ends = (intact, replaced) if mode == "deletion" else (replaced, intact)
+        for step, embeddings in zip((0, n_steps), ends, strict=True):
+            scores[:, step] = pair.contributions(*embeddings).sum(-1).cpu().double()
+            bar.update(n)
+
+        def score(points: Tensor) -> Tensor:
+            row, step = points // (n_steps - 1), points % (n_steps - 1) + 1
             embeddings = []
             for side in (0, 1):
-                if side in intact:
+                if side not in sides:
                     embeddings.append(intact[side][row])
                     continue
                 first = _first(ranks[side][row], n_ranks[side], step, n_steps)
-                replaced = first if mode == "deletion" else ~first
+                hidden = first if mode == "deletion" else ~first
                 embeddings.append(
-                    pair.embed(torch.where(replaced[:, None], fills[side][row], images[side][row]))
+                    pair.embed(torch.where(hidden[:, None], fills[side][row], images[side][row]))
                 )
-            scores.append(pair.contributions(*embeddings).sum(-1).cpu().double())
-            bar.update(len(points))
+            return pair.contributions(*embeddings).sum(-1).cpu().double()
+
+        between = []
+        for part in in_passes(score, torch.arange(n * (n_steps - 1)), size):
+            between.append(part)
+            bar.update(len(part))
+    if between:
+        scores[:, 1:-1] = torch.cat(between).reshape(n, n_steps - 1)
     return PerturbationCurve(
-        fractions,
-        torch.cat(scores).reshape(n, n_steps + 1),
+        torch.linspace(0, 1, n_steps + 1, dtype=torch.float64),
+        scores,
         pair.score.limits,
         {
             "mode": mode,
@@ -234,8 +259,15 @@ def perturbation_curve(
     )
 
 
-def _embed(pair: PairSimilarity, images: Tensor, size: int) -> Tensor:
-    return torch.cat([pair.embed(chunk) for chunk in images.split(size)])
+def _embedded(pair: PairSimilarity, images: Tensor, size: int, known: dict[Hashable, Tensor]) -> Tensor:
+    """Embeddings ``(N, D)``; images that look alike, here or in an earlier call, pass once."""
+    keys = [digest(image) for image in images]
+    new = {key: row for row, key in enumerate(keys) if key not in known}
+    if new:
+        rows = torch.tensor([*new.values()], device=images.device)
+        found = torch.cat([*in_passes(lambda chunk: pair.embed(images[chunk]), rows, size)])
+        known.update(zip(new, found, strict=True))
+    return torch.stack([known[key] for key in keys])
 
 
 def _evidence(

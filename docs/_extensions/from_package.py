@@ -2,14 +2,16 @@
 
 ``{method-table}``, ``{method-facts} NAME``, ``{method-options} NAME``, ``{preset-table}``,
 ``{score-table}``, ``{model-table}``, ``{region-table}``, ``{metric-table}``, ``{results-table} FILE
-[METRIC]...``, ``{cli-help} [COMMAND]``; and checks that fail the build: every registered method has a
-page that follows the template, every command stands in ``cli.md``, every public name in ``api.md``.
+[METRIC]...``, ``{speed-table} FILE SECTION``, ``{cli-help} [COMMAND]``; and checks that fail the build:
+every registered method has a page that follows the template, every command stands in ``cli.md``, every
+public name in ``api.md``.
 """
 
 from __future__ import annotations
 
 import csv
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
@@ -225,6 +227,53 @@ def result(row: dict[str, str] | None, most: int, best: float) -> str:
     return text if complete else f"{text} (of {row['n_pairs']})"
 
 
+class SpeedTable(Table):
+    """A section of what ``tests/benchmarks/speed.py --json`` wrote, and where that was measured."""
+
+    required_arguments = 2
+
+    def rows(self) -> list[list[str]]:
+        section = self.section()
+        models = list(dict.fromkeys(model for row in section["rows"].values() for model in row["values"]))
+        head = [section["title"], *models]
+        aims = any(row["aim"] for row in section["rows"].values())
+        return [
+            [*head, "aim"] if aims else head,
+            *(
+                [
+                    what,
+                    *(measured(row["values"].get(model), row["unit"]) for model in models),
+                    *([row["aim"]] if aims else []),
+                ]
+                for what, row in section["rows"].items()
+            ),
+        ]
+
+    def section(self) -> dict[str, Any]:
+        _, path = self.env.relfn2path(self.arguments[0])
+        self.env.note_dependency(path)
+        known: dict[str, dict[str, Any]] = json.loads(Path(path).read_text("utf-8"))
+        return known.get(self.arguments[1], {})
+
+    def run(self) -> list[nodes.Node]:
+        section = self.section()
+        if not section:
+            command = f"python tests/benchmarks/speed.py --only {self.arguments[1]}"
+            return self.parse_text_to_nodes(f"*Not measured yet: `{command}`.*")
+        facts = ", ".join(f"{key} {value}" for key, value in section["machine"].items())
+        return [*super().run(), *self.parse_text_to_nodes(f"*{facts}*")]
+
+
+def measured(value: dict[str, float] | None, unit: str) -> str:
+    """The median, and the lowest and highest where there are several."""
+    if value is None:
+        return ""
+    text = f"{value['median']:.3g}" if unit else f"{value['median']:.5g}"
+    if value["n"] > 1:
+        text += f" ({value['low']:.3g} to {value['high']:.3g})" if unit else f" (from {value['low']:.5g})"
+    return f"{text} {unit}" if unit not in ("", "x") else text
+
+
 class CommandHelp(SphinxDirective):
     """What ``captum-face [COMMAND] --help`` prints."""
 
@@ -341,6 +390,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         ("region-table", RegionTable),
         ("metric-table", MetricTable),
         ("results-table", ResultsTable),
+        ("speed-table", SpeedTable),
         ("cli-help", CommandHelp),
     ):
         app.add_directive(name, directive)

@@ -85,6 +85,34 @@ def test_shapes_dtype_device_and_no_gradients(method, pair, images):
 
 
 @every_method
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_every_precision(method, images, precision):
+    pair = PairSimilarity(small_net().eval(), preprocess="arcface", threshold=0.2, precision=precision)
+    before = state(pair), torch.get_rng_state(), torch.backends.cudnn.allow_tf32
+    maps, again = (attribute(method, pair, images) for _ in range(2))
+    assert same_state(before[0], state(pair))
+    assert torch.equal(before[1], torch.get_rng_state())
+    assert before[2] == torch.backends.cudnn.allow_tf32
+    exact = attribute(method, PairSimilarity(small_net().eval(), preprocess="arcface", threshold=0.2), images)
+    for got, same, want, image in zip(maps, again, exact, images, strict=True):
+        assert got.shape == image.shape
+        assert got.dtype == torch.float32
+        assert not got.requires_grad
+        assert torch.isfinite(got).all()
+        assert torch.equal(got, same)
+        if precision == "tf32":  # which only CUDA devices have
+            assert torch.equal(got, want)
+        else:
+            pearson = torch.corrcoef(torch.stack([got.flatten(), want.flatten()]))[0, 1]
+            assert pearson > 0.9
+    items = [attribute(method, pair, tuple(image[i : i + 1] for image in images)) for i in range(3)]
+    scale = max(float(side.abs().max()) for side in maps)
+    tolerance = 0.1 * scale if precision == "bfloat16" else 1e-5
+    for got, parts in zip(maps, zip(*items, strict=True), strict=True):
+        torch.testing.assert_close(got, torch.cat(parts), rtol=0, atol=tolerance)
+
+
+@every_method
 def test_a_batch_equals_its_items(method, pair, images):
     together = attribute(method, pair, images)
     items = [attribute(method, pair, tuple(image[i : i + 1] for image in images)) for i in range(3)]

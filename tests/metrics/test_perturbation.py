@@ -186,8 +186,8 @@ def test_patches_are_replaced_as_a_whole(pair, images, maps):
     raw = PairSimilarity(pair.embedding_model)  # without preprocessing, to see the images themselves
     perturbation_curve(raw, images, maps, patch_size=8, n_steps=9, perturbations_per_eval=1)
     # 24 x 20 pixels: 3 x 3 cells, the last column 4 pixels wide; one more of them is black at each step.
-    steps = [batch for batch in seen if len(batch) == 1][-30:-20]
-    for step, batch in enumerate(steps):
+    steps = [batch for batch in seen if len(batch) == 1][-24:-16]  # between both ends of the first
+    for step, batch in enumerate(steps, start=1):
         black = (batch[0] == 0).all(0)
         cells = [black[y : y + 8, x : x + 8] for y in (0, 8, 16) for x in (0, 8, 16)]
         assert all(cell.all() or not cell.any() for cell in cells)
@@ -206,6 +206,49 @@ def test_a_batch_gives_what_its_pairs_give(pair, images, maps):
             perturb="both",
         )
         torch.testing.assert_close(alone.scores, together.scores[rows], rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_the_same_for_all_maps_passes_once(images, maps):
+    passed = []
+
+    def model(batch):
+        passed.append(len(batch))
+        return batch.mean((2, 3)) + batch.amax((2, 3))
+
+    pair, n, steps = PairSimilarity(model, score="dot"), 3, 5
+    want = perturbation_curve(pair, images, maps, n_steps=steps)
+    # Both images of each pair, one black image, and what lies between.
+    assert sum(passed) == 2 * n + 1 + n * (steps - 1)
+    passed.clear()
+    known = {}
+    got = perturbation_curve(pair, images, maps, n_steps=steps, embedded=known)
+    assert len(known) == 2 * n + 1
+    torch.testing.assert_close(got.scores, want.scores, rtol=0, atol=0)
+    for options in ({"mode": "insertion"}, {"order": "dissimilar"}, {"order": "irrelevant"}):
+        want = perturbation_curve(pair, images, maps, n_steps=steps, **options)
+        passed.clear()
+        got = perturbation_curve(pair, images, maps, n_steps=steps, embedded=known, **options)
+        assert sum(passed) == n * (steps - 1)
+        torch.testing.assert_close(got.scores, want.scores, rtol=0, atol=0)
+    passed.clear()
+    perturbation_curve(pair, images, maps, n_steps=steps, fill="blur", perturb="both", embedded=known)
+    assert sum(passed) == 2 * n + 2 * n * (steps - 1)
+    assert perturbation_curve(pair, images, maps, n_steps=1, embedded=known).scores.shape == (n, 2)
+
+
+@pytest.mark.real
+def test_the_scores_of_a_real_model(real_pair, real_images):
+    maps = (torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(0)), None)
+    curve = perturbation_curve(real_pair, real_images, maps, fill="blur", n_steps=4)
+    blurred = smooth(real_images[0], 10)
+    for row in range(2):
+        order = maps[0][row].mean(0).flatten().double().argsort(descending=True, stable=True)
+        for step in range(5):
+            image = real_images[0][row].flatten(1).clone()
+            first = order[: -(-112 * 112 * step // 4)]
+            image[:, first] = blurred[row].flatten(1)[:, first]
+            expected = real_pair.eval()(image.reshape(1, 3, 112, 112), real_images[1][row : row + 1])
+            assert curve.scores[row, step].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_decisions_and_error_rates(pair, images, maps):
