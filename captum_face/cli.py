@@ -455,8 +455,13 @@ def train_decoder(
     """
     if (images is None) == (synthetic is None):
         raise click.UsageError("expected one of --images and --synthetic")
-    pair = load_pair(model, weights=weights, preprocess=preprocess)
+    if figure is not None:  # before hours of training, not after
+        require_choice(
+            figure.suffix.lstrip(".").lower(), FigureCanvasAgg.filetypes, "ending of a figure's file name"
+        )
+        _writable(figure.parent)
     _writable(output.parent)
+    pair = load_pair(model, weights=weights, preprocess=preprocess)
     people: list[str] | None = None
     if images is not None:
         faces, people, left_out = read_faces(images)

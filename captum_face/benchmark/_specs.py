@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -40,13 +42,19 @@ class MethodSpec:
         return json.dumps([self.name, self.options], sort_keys=True)
 
     def settings(self) -> dict[str, Any]:
-        """Every option with its value, defaults included."""
+        """Every option with its value, defaults included, and the content of files such as decoders."""
         defaults = {
             name: parameter.default
             for name, parameter in get_method(self.name).build(print).options().items()
             if name not in ("seed", "generator", "show_progress")
         }
-        return {"method": self.name, "options": {**defaults, **self.options}, "smooth": self.sigma}
+        files = {
+            f"{name}_sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()
+            for name, value in self.options.items()
+            if isinstance(value, (str, Path)) and Path(value).is_file()
+        }
+        options = {**defaults, **self.options, **files}
+        return {"method": self.name, "options": options, "smooth": self.sigma}
 
 
 class Prepared(PairAttribution):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import pickle
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 
 from captum_face._batching import default_batch_size
 from captum_face._files import write_whole
-from captum_face._validation import require_images
+from captum_face._validation import require_images, require_positive, require_positive_int
 from captum_face.pair import PairSimilarity
 from captum_face.reconstruction.decoder import FaceDecoder, fingerprint
 from captum_face.reconstruction.evaluation import evaluate_decoder, warn_without_identity
@@ -37,6 +38,10 @@ class DecoderSettings:
     The loss is ``pixel * mean |x - y| + edge * mean |dx - dy| + perceptual * (1 - cosine)``: x the image, y
     its reconstruction, dx and dy their differences between neighbouring pixels, and the cosine that of the
     model's embeddings of both.
+
+    Raises:
+        TypeError, ValueError: counts that are no positive integers, negative or infinite weights, a learning
+            rate of 0, a share that leaves nobody to learn from or nobody to hold out.
     """
 
     seed: int = 0  #: of initialisation, order, augmentation, and who is held out
@@ -53,6 +58,15 @@ class DecoderSettings:
     held_out: float = 0.1  #: share of the people who are held out
     evaluate_every: int = 100  #: steps between looks at the held-out people, and between checkpoints
     patience: int = 5  #: looks without a better loss after which it stops
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "width", "evaluate_every", "patience"):
+            require_positive_int(getattr(self, name), name)
+        for name in ("pixel", "edge", "perceptual"):
+            require_positive(getattr(self, name), name, or_zero=True)
+        require_positive(self.learning_rate, "learning_rate")
+        if not 0 < self.held_out <= 0.5:
+            raise ValueError(f"expected held_out as a share above 0 and up to 0.5, got {self.held_out!r}")
 
 
 def train_decoder(
@@ -78,7 +92,8 @@ def train_decoder(
             image shows another person.
         settings: None for the defaults of :class:`DecoderSettings`.
         checkpoint: File that keeps the state after each look at the held-out people, and from which a run
-            goes on. Deleting it is up to the caller. None keeps nothing.
+            goes on. Deleting it is up to the caller. None keeps nothing. At most ``evaluate_every`` steps
+            are lost.
         show_progress: Show a progress bar over the steps.
 
     Returns:
@@ -89,8 +104,8 @@ def train_decoder(
 
     Raises:
         TypeError: no PairSimilarity, or a model without gradients and ``perceptual`` above 0.
-        ValueError: too few people, names that are not one for each image, a checkpoint of other settings,
-            images or another model; a loss that is NaN before the first look.
+        ValueError: too few people, names that are not one for each image, a damaged checkpoint, or one of
+            other settings, images or people or of another model; a loss that is NaN before the first look.
 
     Warns:
         UserWarning: a loss that became NaN: training stops, and the best decoder so far is returned; a
@@ -107,21 +122,27 @@ def train_decoder(
         optimizer = torch.optim.AdamW(decoder.parameters(), lr=settings.learning_rate, weight_decay=1e-2)
         state: dict[str, Any] = {"step": 0, "best": math.inf, "worse": 0, "kept": None}
         path = Path(checkpoint) if checkpoint is not None else None
-        run = {**asdict(settings), "images": _digest(images), "people": len(learned)}
-        if path is not None and path.exists():
-            state = _resume(path, run, decoder, optimizer)
+        run = {**asdict(settings), "images": _digest(images), "people": held.tolist()}
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                state = _resume(path, run, decoder, optimizer)
         with tqdm(
             total=settings.steps, initial=state["step"], desc="train-decoder", disable=not show_progress
         ) as bar:
             for step in range(state["step"], settings.steps):
-                loss = _step(pair, decoder, optimizer, images, learned, settings, step)
-                if not math.isfinite(loss):
-                    _stopped_by_nan(step, state["kept"], path)
+                if state["worse"] >= settings.patience:
+                    break
+                loss = judged = _step(pair, decoder, optimizer, images, learned, settings, step)
+                look = (step + 1) % settings.evaluate_every == 0 or step + 1 == settings.steps
+                if look and math.isfinite(loss):
+                    judged = _held_out_loss(pair, decoder, images[held], settings)
+                if not math.isfinite(judged):
+                    _stopped_by_nan(step, state["kept"])
                     break
                 bar.update()
-                if (step + 1) % settings.evaluate_every and step + 1 < settings.steps:
+                if not look:
                     continue
-                judged = _held_out_loss(pair, decoder, images[held], settings)
                 state["step"], state["worse"] = step + 1, state["worse"] + 1
                 if judged < state["best"]:
                     kept = {name: value.clone() for name, value in decoder.state_dict().items()}
@@ -130,8 +151,6 @@ def train_decoder(
                 if path is not None:
                     now = {"run": run, "decoder": decoder.state_dict(), "optimizer": optimizer.state_dict()}
                     write_whole(path, partial(torch.save, {**state, **now}))
-                if state["worse"] >= settings.patience:
-                    break
         decoder.load_state_dict(state["kept"])
         decoder.to(memory_format=torch.contiguous_format).eval()
         names = [people[i] for i in held.tolist()] if people is not None else None
@@ -265,9 +284,25 @@ def _digest(images: Tensor) -> str:
 def _resume(
     path: Path, run: dict[str, Any], decoder: FaceDecoder, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    state = torch.load(path, weights_only=True)
     own = decoder.fingerprint.clone()
-    if state["run"] != run or not torch.allclose(state["decoder"]["fingerprint"], own, atol=1e-3):
+    try:
+        state = torch.load(path, map_location=own.device, weights_only=True)
+        same_model = torch.allclose(state["decoder"]["fingerprint"], own, atol=1e-3)
+        same_run = state["run"] == run
+    except (
+        pickle.UnpicklingError,
+        OSError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ValueError(
+            f"expected a checkpoint of train_decoder in {path}, could not read one "
+            f"({type(error).__name__}); delete the file to begin again"
+        ) from error
+    if not (same_run and same_model):
         differing = [name for name in run if state["run"].get(name) != run[name]] or ["model"]
         raise ValueError(
             f"expected a checkpoint of this run in {path}, got one that differs in {', '.join(differing)}: "
@@ -278,9 +313,8 @@ def _resume(
     return {name: state[name] for name in ("step", "best", "worse", "kept")}
 
 
-def _stopped_by_nan(step: int, kept: object, path: Path | None) -> None:
+def _stopped_by_nan(step: int, kept: object) -> None:
     why = f"the loss of step {step + 1} is NaN or infinite; lower the learning rate"
     if kept is None:
         raise ValueError(f"{why}. There is no good state yet to go back to")
-    where = f"; the last good state is in {path}" if path is not None else ""
-    warnings.warn(f"{why}. Training stopped with the best decoder so far{where}", UserWarning, stacklevel=3)
+    warnings.warn(f"{why}. Training stopped with the best decoder so far", UserWarning, stacklevel=3)

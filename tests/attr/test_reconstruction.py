@@ -176,6 +176,9 @@ def test_command_trains_a_decoder_that_explain_takes(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     summary = json.loads((tmp_path / "out" / "reconstruction.json").read_text("utf-8"))
     assert summary["protocol"]["options"]["decoder"] == "own.safetensors"
+    monkeypatch.setattr("captum_face.cli.train", lambda *_, **__: pytest.fail("trained for nothing"))
+    result = CliRunner().invoke(main, [*command, "--figure", "faces.pgn"])
+    assert "ending of a figure's file name" in result.output
     result = CliRunner().invoke(main, ["train-decoder", *model, "--output", "own.safetensors"])
     assert "expected one of --images and --synthetic" in result.output
 

@@ -350,6 +350,17 @@ def test_methods_are_parsed_with_their_options():
     assert len(parse_methods(["all"])) == len({spec.name for spec in parse_methods(["all"])})
 
 
+def test_another_decoder_in_the_same_file_is_another_run(tmp_path):
+    path = tmp_path / "decoder.safetensors"
+    (spec, *_) = parse_methods([f"reconstruction:decoder={path}"])
+    before = []
+    for content in (b"one", b"two", b"one"):
+        path.write_bytes(content)
+        before.append(spec.settings())
+    assert before[0] == before[2] != before[1]
+    assert before[1]["options"]["decoder_sha256"] != before[0]["options"]["decoder_sha256"]
+
+
 def test_strangers_are_other_people():
     pair = PairSimilarity(nn.Identity())
     embeddings = {

@@ -79,6 +79,9 @@ class TestTraining:
             train_decoder(pair, faces, settings=DecoderSettings(**QUICK, seed=3), checkpoint=path)
         with pytest.raises(ValueError, match="differs in images"):
             train_decoder(pair, faces.flip(2) * 0.9, settings=settings, checkpoint=path)
+        names = [str(i) for i in reversed(range(40))]
+        with pytest.raises(ValueError, match="differs in people"):
+            train_decoder(pair, faces, people=names, settings=settings, checkpoint=path)
         with pytest.raises(ValueError, match="differs in model"):
             train_decoder(PairSimilarity(small_net()), faces, settings=settings, checkpoint=path)
 
@@ -88,11 +91,49 @@ class TestTraining:
         step = training._step
         monkeypatch.setattr(training, "_step", lambda *a: float("nan") if a[-1] >= 5 else step(*a))
         path = tmp_path / "checkpoint"
-        with pytest.warns(UserWarning, match="loss of step 6 is NaN or infinite.*last good state is in"):
+        with pytest.warns(UserWarning, match="loss of step 6 is NaN or infinite.*best decoder so far"):
             decoder = train_decoder(pair, faces, settings=DecoderSettings(**QUICK), checkpoint=path)
         state = torch.load(path, weights_only=True)
         assert state["step"] == 4
         assert all(torch.equal(decoder.state_dict()[name], value) for name, value in state["kept"].items())
+
+    def test_nan_at_a_look_is_never_kept(self, pair, faces, tmp_path, monkeypatch):
+        """A step may break the weights and still have had a finite loss."""
+        from captum_face.reconstruction import training
+
+        path, judge = tmp_path / "checkpoint", training._held_out_loss
+        judged = iter([judge, lambda *_: float("nan")])
+        monkeypatch.setattr(training, "_held_out_loss", lambda *a: next(judged)(*a))
+        with pytest.warns(UserWarning, match="loss of step 8 is NaN"):
+            train_decoder(pair, faces, settings=DecoderSettings(**QUICK), checkpoint=path)
+        assert torch.load(path, weights_only=True)["step"] == 4
+        monkeypatch.setattr(training, "_held_out_loss", lambda *_: float("nan"))
+        with pytest.raises(ValueError, match="loss of step 4 is NaN .* no good state yet"):
+            train_decoder(pair, faces, settings=DecoderSettings(**{**QUICK, "steps": 4}))
+
+    def test_killed_after_the_early_stop_it_is_still_over(self, pair, faces, tmp_path, monkeypatch):
+        from captum_face.reconstruction import training
+
+        path = tmp_path / "new" / "checkpoint"
+        judged = iter([1.0, 2.0, 3.0])
+        monkeypatch.setattr(training, "_held_out_loss", lambda *_: next(judged))
+        settings = DecoderSettings(**{**QUICK, "steps": 20, "patience": 2})
+        first = train_decoder(pair, faces, settings=settings, checkpoint=path)
+        monkeypatch.setattr(training, "_step", lambda *_: pytest.fail("went on"))
+        assert states_equal(first, train_decoder(pair, faces, settings=settings, checkpoint=path))
+
+    def test_a_file_that_is_no_checkpoint(self, pair, faces, tmp_path):
+        settings = DecoderSettings(**QUICK)
+        path = tmp_path / "checkpoint"
+        train_decoder(pair, faces, settings=settings, checkpoint=path)
+        whole = path.read_bytes()
+        for damaged in (whole[: len(whole) // 2], b"", b"no checkpoint"):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match="expected a checkpoint of train_decoder in .*begin again"):
+                train_decoder(pair, faces, settings=settings, checkpoint=path)
+        torch.save({"weight": torch.ones(3)}, path)
+        with pytest.raises(ValueError, match="could not read one .KeyError."):
+            train_decoder(pair, faces, settings=settings, checkpoint=path)
 
     def test_early_stop_returns_the_best_state(self, pair, faces, monkeypatch):
         from captum_face.reconstruction import training
@@ -140,9 +181,34 @@ def test_it_learns_what_the_embedding_holds(faces):
     assert "held-out images of 4 people" in str(report)
 
 
-def test_nan_before_the_first_look_is_an_error(pair, faces):
+def test_nan_before_the_first_look_is_an_error(pair, faces, monkeypatch):
+    from captum_face.reconstruction import training
+
+    loss = training._loss
+    monkeypatch.setattr(training, "_loss", lambda *a: float("nan") * loss(*a))
+    before = [parameter.requires_grad for parameter in pair.parameters()]
     with pytest.raises(ValueError, match="loss of step 1 is NaN .* no good state yet"):
-        train_decoder(pair, faces, settings=DecoderSettings(**QUICK, pixel=float("nan")))
+        train_decoder(pair, faces, settings=DecoderSettings(**QUICK))
+    assert [parameter.requires_grad for parameter in pair.parameters()] == before
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"steps": 0},
+        {"evaluate_every": 0},
+        {"patience": 1.5},
+        {"learning_rate": 0},
+        {"edge": -1},
+        {"pixel": float("nan")},
+        {"held_out": 0},
+        {"held_out": 0.9},
+    ],
+)
+def test_bad_settings(bad):
+    (name,) = bad
+    with pytest.raises(ValueError, match=f"expected {name}"):
+        DecoderSettings(**bad)
 
 
 def test_too_few_people(pair, faces):
