@@ -192,7 +192,9 @@ def _curve(
     return Metric(name, asks, better, subset, shown, measure, {**protocol, "patch_size": unit})
 
 
-def _patched(name: str, asks: str, statistic: str, value: Callable[[Case], Tensor]) -> Metric:
+def _patched(
+    name: str, asks: str, statistic: str, value: Callable[[Case], Tensor], **protocol: Any
+) -> Metric:
     """A metric on genuine pairs with patches of a stranger on image A."""
 
     def measure(case: Case) -> Measured | None:
@@ -206,8 +208,16 @@ def _patched(name: str, asks: str, statistic: str, value: Callable[[Case], Tenso
         "patch_size": _PATCH_SIZE,
         "layout": "grid",
         "central": _CENTRAL,
+        **protocol,
     }
     return Metric(name, asks, "higher", "genuine", statistic, measure, protocol, needs="genuine")
+
+
+def _where_patches_can_be(case: Case) -> Maps:
+    """The map and the mask of patches there: what knows no more than that shall score as noise does."""
+    patched = case.scene.patched
+    rows, columns = patched.region
+    return case.patched_map[..., rows, columns], patched.masks[..., rows, columns]
 
 
 def _changed(name: str, asks: str, statistic: str, value: Callable[[Tensor, Tensor], Tensor]) -> Metric:
@@ -333,19 +343,22 @@ METRICS: dict[str, Metric] = {
             "patch_auc",
             "Do the most dissimilar pixels lie in the pasted patches?",
             "pixel ROC-AUC",
-            lambda case: pixel_auc(case.patched_map, case.scene.patched.masks, order="dissimilar"),
+            lambda case: pixel_auc(*_where_patches_can_be(case), order="dissimilar"),
+            pixels="where patches can be",
         ),
         _patched(
             "patch_mass",
             "How much of the dissimilarity map lies in the pasted patches?",
             "share of the mass",
-            lambda case: relevance_mass(case.patched_map, case.scene.patched.masks, order="dissimilar"),
+            lambda case: relevance_mass(*_where_patches_can_be(case), order="dissimilar"),
+            pixels="where patches can be",
         ),
         _patched(
             "patch_pointing",
             "Does the most dissimilar pixel lie in a pasted patch?",
             "hit rate",
-            lambda case: pointing_game(case.patched_map, case.scene.patched.masks, order="dissimilar"),
+            lambda case: pointing_game(*_where_patches_can_be(case), order="dissimilar"),
+            pixels="where patches can be",
         ),
         _changed(
             "changed_auc",

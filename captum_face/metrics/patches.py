@@ -30,6 +30,8 @@ class Patched(NamedTuple):
     images: Tensor  #: ``(N, C, H, W)``
     masks: Tensor  #: ``(N, H, W)`` bool, True where any patch lies
     patches: Tensor  #: ``(N, n, H, W)`` bool, each patch on its own
+    #: Rows and columns among which patches were drawn: elsewhere there is none, as everybody knows.
+    region: tuple[slice, slice]
 
 
 class PatchEffect(NamedTuple):
@@ -104,7 +106,12 @@ def paste_patches(
     patches = F.pad(drawn, (left, width - region[1] - left, top, height - region[0] - top))
     patches = patches.to(images.device)
     masks = patches.any(1)
-    return Patched(torch.where(masks[:, None], others.to(images), images), masks, patches)
+    rows, columns = (
+        slice(start + spare // 2, start + length - (spare - spare // 2))
+        for start, length in ((top, region[0]), (left, region[1]))
+        for spare in (length % patch_size if layout == "grid" else 0,)
+    )
+    return Patched(torch.where(masks[:, None], others.to(images), images), masks, patches, (rows, columns))
 
 
 def _draw(

@@ -229,3 +229,19 @@ def test_bad_effects(pair, images):
     ):
         with pytest.raises(error, match=message):
             patch_effect(**{**good, **change})
+
+
+@pytest.mark.parametrize(
+    ("layout", "n", "size"), [("grid", 20, (64, 52)), ("random", 60, (64, 52)), ("grid", 25, (112, 112))]
+)
+def test_the_region_is_where_patches_can_be(layout, n, size):
+    """No smaller and no larger than the places that many draws take."""
+    images = torch.zeros(400, 3, *size)
+    side = 8 if size[0] == 64 else 16
+    patched = paste_patches(
+        images, torch.ones(1, 3, *size), n_patches=n, patch_size=side, layout=layout, central=0.75, seed=0
+    )
+    rows, columns = patched.region
+    taken = patched.masks.any(0)
+    assert taken[rows, columns].all()
+    assert taken.sum() == taken[rows, columns].numel()
