@@ -49,6 +49,7 @@ class Method:
     needs_gradients: bool  #: whether the model must be differentiable, and a PairSimilarity
     deterministic: bool  #: whether equal inputs give equal maps without a seed
     needs_embeddings: bool = False  #: whether it needs a PairSimilarity, though no gradients
+    faces: str | None = None  #: the option that takes faces of other people, if it compares with some
 
     @property
     def needs(self) -> str:
@@ -88,6 +89,7 @@ METHODS: dict[str, Method] = {
             "this package",
             needs_gradients=True,
             deterministic=False,
+            faces="strangers",
         ),
         Method(
             "swap_rise",
@@ -97,6 +99,7 @@ METHODS: dict[str, Method] = {
             "this package",
             needs_gradients=False,
             deterministic=False,
+            faces="strangers",
         ),
         Method(
             "reconstruction",
@@ -206,6 +209,7 @@ METHODS: dict[str, Method] = {
             "arXiv 1705.07874",
             needs_gradients=True,
             deterministic=False,
+            faces="baselines",
         ),
         Method(
             "deep_lift",

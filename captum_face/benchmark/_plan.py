@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from captum_face._batching import default_batch_size
 from captum_face.benchmark._specs import MethodSpec
-from captum_face.benchmark._strangers import People, choose_stranger
+from captum_face.benchmark._strangers import People, choose_strangers
 from captum_face.benchmark.measures import Metric
 from captum_face.data.pairs import FacePairs
 from captum_face.explanation import versions
@@ -22,6 +22,9 @@ from captum_face.metrics.verification import eer
 from captum_face.pair import PairSimilarity
 
 __all__ = ["Plan", "device_of", "make_plan", "own_seed"]
+
+#: Other people whom a method that compares with some is given.
+N_BYSTANDERS = 16
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Plan:
     seed: int
     scores: list[float | None]  #: of the pairs; None where an image cannot be read
     accepted: list[bool]
-    strangers: list[str | None]
+    strangers: list[str | None]  #: whose pixels stand in for hidden ones, by pair
+    bystanders: dict[str, list[str]]  #: whom methods may compare a probe with, by probe
     problems: dict[int, str]  #: why a pair cannot be explained at all
     examples: list[int]  #: pairs whose maps the report shows
 
@@ -119,21 +123,49 @@ def make_plan(
             )
     people = People(names for names, genuine in zip(pairs.names, same, strict=True) if genuine)
     strangers: list[str | None] = [None] * len(pairs)
-    alone: list[ValueError] = []
     for index in readable:
         names = pairs.names[index]
-        pool = _of_size(names[0], embeddings)
-        try:
-            strangers[index] = choose_stranger(
-                pair, names, pool, people, threshold=threshold, seed=own_seed(seed, *names)
+        strangers[index] = next(
+            iter(
+                choose_strangers(
+                    pair,
+                    names,
+                    _of_size(names[0], embeddings),
+                    people,
+                    n=1,
+                    threshold=threshold,
+                    seed=own_seed(seed, *names),
+                )
+            ),
+            None,
+        )
+    if not any(strangers) and any(metric.needs_stranger for metric in metrics):
+        first = " and ".join(pairs.names[next(iter(readable))])
+        raise ValueError(
+            f"expected an image of another person than {first} among those of their size in the pair list, "
+            "scored below the threshold with both, found none, and for no other pair either; add pairs of "
+            "other people"
+        )
+    bystanders: dict[str, list[str]] = {}
+    if any(spec.faces for spec in specs):
+        for probe in dict.fromkeys(pairs.names[index][0] for index in readable):
+            own = [index for index in readable if pairs.names[index][0] == probe]
+            group = dict.fromkeys(name for index in own for name in pairs.names[index])
+            bystanders[probe] = choose_strangers(
+                pair,
+                [*group],
+                _of_size(probe, embeddings),
+                people,
+                n=N_BYSTANDERS,
+                threshold=threshold,
+                seed=own_seed(seed, probe, "bystanders"),
+                without={name for index in own if (name := strangers[index])},
             )
-        except ValueError as error:
-            alone.append(error)
-    if alone and not any(strangers) and any(metric.needs_stranger for metric in metrics):
-        raise alone[0]
     accepted = [score is not None and score >= threshold for score in scores]
     shown = _choose_examples(list(readable), same, accepted, examples)
-    return Plan(pair, pairs, specs, metrics, threshold, seed, scores, accepted, strangers, problems, shown)
+    return Plan(
+        pair, pairs, specs, metrics, threshold, seed, scores, accepted, strangers, bystanders, problems, shown
+    )
 
 
 def _embed_images(

@@ -14,6 +14,7 @@ from torch import Tensor
 from captum_face._validation import require_choice
 from captum_face.attr import METHODS, PairAttribution, get_method
 from captum_face.attr._base import first_side_alone
+from captum_face.morphs import FEWEST_STRANGERS
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth
 
@@ -32,9 +33,21 @@ class MethodSpec:
     options: dict[str, Any]  #: of the method's ``attribute``
     sigma: float = 0.0  #: standard deviation in pixels of the Gaussian that smooths the maps
 
-    def build(self, pair: PairSimilarity, seed: int) -> Prepared:
-        """The method on a pair wrapper, with its options."""
-        return Prepared(get_method(self.name).build(pair), self, seed)
+    def build(self, pair: PairSimilarity, seed: int, faces: Tensor | None = None) -> Prepared:
+        """The method on a pair wrapper, with its options.
+
+        Args:
+            pair: The pair wrapper.
+            seed: For methods that draw, unless the options hold one.
+            faces: Other people, for methods that compare with some.
+        """
+        return Prepared(get_method(self.name).build(pair), self, seed, faces)
+
+    @property
+    def faces(self) -> str | None:
+        """The option for which the run has to find other people; None if there is none, or it is given."""
+        option = get_method(self.name).faces
+        return None if option in self.options else option
 
     @property
     def raw(self) -> str:
@@ -53,7 +66,8 @@ class MethodSpec:
             for name, value in self.options.items()
             if isinstance(value, (str, Path)) and Path(value).is_file()
         }
-        options = {**defaults, **self.options, **files}
+        faces = {self.faces: "other people of the list"} if self.faces else {}
+        options = {**defaults, **self.options, **files, **faces}
         return {"method": self.name, "options": options, "smooth": self.sigma}
 
 
@@ -64,10 +78,14 @@ class Prepared(PairAttribution):
         method: The method.
         spec: Its options.
         seed: For methods that draw, unless the options hold one.
+        faces: Other people, for methods that compare with some.
     """
 
-    def __init__(self, method: PairAttribution, spec: MethodSpec, seed: int) -> None:
+    def __init__(
+        self, method: PairAttribution, spec: MethodSpec, seed: int, faces: Tensor | None = None
+    ) -> None:
         super().__init__(method.forward_func)
+        self._faces = faces
         seeded = {"seed": seed} if "seed" in method.options() else {}
         self._method, self._spec, self._options = method, spec, {**seeded, **spec.options}
 
@@ -78,7 +96,17 @@ class Prepared(PairAttribution):
     def raw(self, inputs: tuple[Tensor, Tensor], *, both: bool) -> tuple[Tensor, Tensor]:
         """Maps before smoothing, of both images or of image A alone (then the second one is empty)."""
         method = self._method if both else first_side_alone(self._method)
-        return method.attribute(inputs, **self._options)
+        options = self._options
+        if self._spec.faces is not None:
+            found = 0 if self._faces is None else len(self._faces)
+            if found < FEWEST_STRANGERS:
+                raise ValueError(
+                    f"expected at least {FEWEST_STRANGERS} people of this size in the list whom the model "
+                    f"tells from those of the pair, found {found}; add pairs of other people, or name faces "
+                    f"with {self._spec.name}:{self._spec.faces}=..."
+                )
+            options = {**options, self._spec.faces: self._faces}
+        return method.attribute(inputs, **options)
 
     def smoothed(self, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """What is done to raw maps."""

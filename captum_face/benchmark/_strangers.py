@@ -1,15 +1,15 @@
-"""Which other person stands in for hidden pixels of a pair."""
+"""Which other people stand in for hidden pixels of a pair, and which a method may compare with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from captum_face.pair import PairSimilarity
 
-__all__ = ["People", "choose_stranger"]
+__all__ = ["People", "choose_strangers"]
 
 
 class People:
@@ -34,39 +34,40 @@ class People:
         return self._root(name_a) == self._root(name_b)
 
 
-def choose_stranger(
+def choose_strangers(
     pair: PairSimilarity,
-    names: tuple[str, str],
+    names: Sequence[str],
     embeddings: Mapping[str, Tensor],
     people: People,
     *,
+    n: int,
     threshold: float,
     seed: int,
-) -> str:
-    """An image of another person than both of a pair: not linked to them, and rejected by the model.
+    without: Collection[str] = (),
+) -> list[str]:
+    """Images of other people than those of some images: not linked to them, and rejected by the model.
 
     Args:
         pair: The model.
-        names: The pair's images.
-        embeddings: ``(D,)`` of every image that may be chosen, and of the two.
+        names: The images that must show somebody else.
+        embeddings: ``(D,)`` of every image that may be chosen, and of ``names``.
         people: Who is who.
+        n: How many; each of a person of its own, and fewer where there are fewer.
         threshold: Below this score the model calls two images different people.
         seed: Of the choice among those that qualify.
-
-    Raises:
-        ValueError: nobody qualifies.
+        without: Images whose people are not chosen either, whatever the model says.
     """
     pool = list(embeddings)
-    both = torch.stack([embeddings[name] for name in names])
+    own = torch.stack([embeddings[name] for name in names])
+    chosen: list[str] = []
     for index in torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed)).tolist():
         candidate = pool[index]
-        if candidate in names or any(people.same(candidate, name) for name in names):
+        if any(people.same(candidate, name) for name in (*names, *without, *chosen)):
             continue
         with torch.no_grad():
-            scores = pair.contributions(both, embeddings[candidate][None]).sum(-1).tolist()
-        if max(scores) < threshold:
-            return candidate
-    raise ValueError(
-        f"expected an image of another person than {' and '.join(names)} among the {len(pool)} images of "
-        "their size in the pair list, scored below the threshold with both; add pairs of other people"
-    )
+            scores = pair.contributions(own, embeddings[candidate][None]).sum(-1)
+        if float(scores.max()) < threshold:
+            chosen.append(candidate)
+        if len(chosen) == n:
+            break
+    return chosen

@@ -87,15 +87,17 @@ def _read_ahead(read: Callable[[Item], Read], items: Sequence[Item]) -> Iterator
 def _scenes(plan: Plan, group: _Group) -> dict[int, Scene | str]:
     """All pairs of a group, or why there is none."""
     scenes: dict[int, Scene | str] = {}
+    faces = [plan.pairs.image(name) for name in plan.bystanders.get(group.probe, ())]
+    bystanders = torch.stack(faces).to(device_of(plan.pair)) if faces else None
     for index in group.pairs:
         try:
-            scenes[index] = plan.problems.get(index) or _scene(plan, index)
+            scenes[index] = plan.problems.get(index) or _scene(plan, index, bystanders)
         except (OSError, ValueError) as error:
             scenes[index] = str(error)
     return scenes
 
 
-def _scene(plan: Plan, index: int) -> Scene:
+def _scene(plan: Plan, index: int, bystanders: Tensor | None) -> Scene:
     face, device = plan.pairs[index], device_of(plan.pair)
     truth, stranger = plan.pairs.truth(index), plan.strangers[index]
     return Scene(
@@ -107,17 +109,19 @@ def _scene(plan: Plan, index: int) -> Scene:
         truth=None if truth is None else (truth[0][None], truth[1][None]),
         seed=own_seed(plan.seed, *plan.pairs.names[index]),
         needs_both=truth is not None or index in plan.examples,
+        bystanders=bystanders,
     )
 
 
 def _explain_group(plan: Plan, group: _Group, scenes: dict[int, Scene | str]) -> Iterator[dict[str, Any]]:
     """What each method does on each pair, by every metric; a failure is a result too."""
     explainers: dict[str, _Explainer] = {}
+    faces = next((scene.bystanders for scene in scenes.values() if isinstance(scene, Scene)), None)
     for spec in plan.specs:
         # Rows that differ in their smoothing alone share the maps before it.
         if spec.raw not in explainers:
             explainers[spec.raw] = _Explainer(
-                spec.build(plan.pair, own_seed(plan.seed, group.probe)), list(scenes.values())
+                spec.build(plan.pair, own_seed(plan.seed, group.probe), faces), list(scenes.values())
             )
         for index, specs in group.todo.items():
             if spec in specs:
@@ -183,7 +187,7 @@ def _record(
         same, known = bool(plan.pairs.same[index]), plan.pairs.truth(index) is not None
         record["errors"] = {metric.name: scene for metric in plan.metrics if metric.applies(same, known)}
         return record
-    method = spec.build(plan.pair, own_seed(plan.seed, probe))
+    method = spec.build(plan.pair, own_seed(plan.seed, probe), scene.bystanders)
     case = Case(scene, lambda inputs: method.smoothed(explainer(inputs)), method)
     # A blob that speaks for a match would be worse than noise wherever evidence against one is asked for, and
     # easy to beat: a map of the face's place alone would pass for an explanation.

@@ -39,6 +39,7 @@ class Scene:
     truth: Maps | None  #: masks ``(1, H, W)`` of what is known to differ, or None
     seed: int  #: of everything random about this pair
     needs_both: bool  #: whether image B is explained too, where something is known to differ and for reports
+    bystanders: Tensor | None = None  #: ``(M, C, H, W)``, other people, for methods that compare with some
 
     @cached_property
     def quick(self) -> PairSimilarity:

@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from captum_face import PairSimilarity
+from captum_face import FGGB, METHODS, PairSimilarity
+from captum_face.attr import Method
 from captum_face.benchmark import METRICS, PROTOCOLS, benchmark
 from captum_face.benchmark._plan import own_seed
 from captum_face.benchmark._records import Recorder, read_records
 from captum_face.benchmark._specs import parse_methods
-from captum_face.benchmark._strangers import People, choose_stranger
+from captum_face.benchmark._strangers import People, choose_strangers
 from captum_face.benchmark._tables import metric_rows, subsets
 from captum_face.data import read_csv, synthetic_pairs
 from captum_face.models import load_pair
@@ -371,11 +372,66 @@ def test_strangers_are_other_people():
         "other": torch.tensor([0.0, 1.0]),
     }
     people = People([("a1", "a2"), ("a2", "a3")])
+
+    def choose(names, n=1, **options):
+        return choose_strangers(
+            pair, names, embeddings, people, n=n, **{"threshold": 0.5, "seed": 0, **options}
+        )
+
     for seed in range(10):
-        chosen = choose_stranger(pair, ("a1", "a2"), embeddings, people, threshold=0.5, seed=seed)
-        assert chosen == "other"
-    with pytest.raises(ValueError, match="another person than a1 and other"):
-        choose_stranger(pair, ("a1", "other"), embeddings, people, threshold=-0.5, seed=0)
+        assert choose(("a1", "a2"), seed=seed) == ["other"]
+    assert choose(("a1", "a2"), n=5) == ["other"]
+    assert choose(("a1", "other"), threshold=-0.5) == []
+    assert choose(("a1",), without=["other"]) == []
+    # One image a person: of a1, a2 and a3 only one.
+    assert len(choose(("other",), n=5)) == 2
+
+
+def test_methods_that_compare_get_other_people(tmp_path, monkeypatch):
+    """None of them is in the pair, looks like it to the model, or stands in for hidden pixels."""
+    seen = []
+
+    class Spy(FGGB):
+        def attribute(self, inputs, *, strangers=None):
+            seen.append((inputs, strangers))
+            return super().attribute(inputs)
+
+    entry = Method(
+        "spy", Spy, "gradient", "", "", needs_gradients=True, deterministic=True, faces="strangers"
+    )
+    monkeypatch.setitem(METHODS, "spy", entry)
+    pair = load_pair("synthetic")
+    pairs = synthetic_pairs(12, seed=3)
+    result = benchmark(pair, pairs, tmp_path / "run", methods="spy", metrics="deletion_swap", examples=0)
+    assert not result.failures
+    assert result.config["methods"]["spy"]["options"]["strangers"] == "other people of the list"
+    assert len(seen) == 12
+    images = {name: pairs.image(name) for name in pairs.image_names}
+    with open(tmp_path / "run" / "pairs.csv", newline="") as file:
+        rows = {row["image_a"]: row for row in csv.DictReader(file)}
+    for inputs, strangers in seen:
+        names = [name for face in strangers for name, image in images.items() if torch.equal(face, image)]
+        probe = next(name for name, image in images.items() if torch.equal(inputs[0][0], image))
+        assert 4 <= len(names) == len(strangers) <= 16
+        assert not {probe, rows[probe]["image_b"], rows[probe]["stranger"]} & {*names}
+        with torch.no_grad():
+            for image in inputs:
+                assert pair(image, strangers).max() < float(result.config["threshold"]["value"])
+
+
+def test_too_few_others_to_compare_with_is_a_failure_of_these_methods_alone(tmp_path):
+    pairs = synthetic_pairs(2, seed=3)
+    result = benchmark(
+        load_pair("synthetic"),
+        pairs,
+        tmp_path / "run",
+        methods=["swap_rise:n_masks=4", "saliency"],
+        metrics="partner_swap",
+        threshold=0.594,
+        examples=0,
+    )
+    assert {failure.split(" on ")[0] for failure in result.failures} == {"swap_rise:n_masks=4"}
+    assert "expected at least 4 people" in result.failures[0]
 
 
 def test_rows_against_closed_forms():
