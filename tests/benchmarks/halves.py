@@ -3,9 +3,9 @@
     python tests/benchmarks/halves.py --images lfw_crops [--pairs pairs.csv] --output FOLDER
 
 Writes ``choose.csv`` and ``report.csv``, pair lists for ``captum-face benchmark --pairs``. No person is in
-both. A person is what a file's name says up to its last number (``010_2.png`` is person 010). Each half has all
-genuine pairs of its people, at most six a person, and as many impostor pairs: those of ``--pairs`` whose people
-both belong to it, and random ones.
+both. A person is what a file's name says up to its last number (``010_2.png`` is person 010). Each half has
+all genuine pairs of its people, at most six a person, and as many impostor pairs: those of ``--pairs`` whose
+people both belong to it, and random ones.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     PYTHONPATH=. python tests/benchmarks/morphs.py --shared FOLDER [--half choose] [--pairs 20] [--study NAME]
 
 MobileFaceNet on one half of the people (see ``halves.py``): ``choose`` is the one that defaults were chosen
-on. Means over so many genuine and as many impostor pairs of the metrics of the benchmark, with standard errors.
+on. Means over so many genuine and as many impostor pairs, by metrics of the benchmark, with standard errors.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def components(pairs: list[Pair], strangers: Callable[[Pair], Tensor | None], **
 
 
 def joined(found: MorphComponents, position=None, sigmas=(5, 8)) -> Tensor:
-    """The map of image A, joined by a number, by the rule (None), or at the threshold's place ("threshold")."""
+    """The map of image A, joined by a number, by the rule (None) or at the place of the threshold."""
     if position == "threshold":
         low, high = found.stranger_scores[0], found.perfect_scores[0]
         position = float((THRESHOLD - low) / (high - low))

@@ -1,0 +1,3 @@
+from common import explained, show
+
+show(explained("morph_gradients").plot())
