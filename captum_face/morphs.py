@@ -29,8 +29,11 @@ __all__ = [
     "require_strangers",
 ]
 
-#: Standard deviation of the Gaussian that spreads the maps, as a share of the shorter side.
-SMOOTHING = 5 / 112
+#: Standard deviations of the Gaussians that spread the maps of strangers and of the partner, as shares of the
+#: shorter side.
+SMOOTHING = (5 / 112, 8 / 112)
+#: Random fields that give regions their time, each for a morph and its reverse.
+_N_FIELDS = 2
 #: Fewer people than these say more about themselves than about strangers.
 FEWEST_STRANGERS = 4
 #: Edges of aligned faces correlate with those of the mean face by more than this, see :func:`alignment`.
@@ -42,10 +45,10 @@ _N_RENDERED = 8
 
 
 class Morphs(NamedTuple):
-    """Ways from another face to an image: each pixel's share of the image, step by step."""
+    """Points on ways from other faces to an image; made by :func:`morphs`."""
 
-    shares: Tensor  #: ``(n_paths, n_steps, H, W)`` in [0, 1], in the middle of each step
-    increments: Tensor  #: ``(n_paths, n_steps, H, W)``: what each step adds; the steps of a path add up to 1
+    shares: Tensor  #: ``(n, H, W)`` in [0, 1]: how much of the image each point shows
+    weights: Tensor  #: ``(n, H, W)``: how much of a pixel's change a point stands for; they add up to 1
 
 
 class MorphComponents(NamedTuple):
@@ -115,60 +118,62 @@ def _odds_position(scores: Tensor, threshold: float, low: Tensor, high: Tensor) 
 
 
 def morphs(
-    n_paths: int,
-    n_steps: int,
+    n: int,
     size: tuple[int, int],
     *,
-    softness: float | None = 0.5,
+    softness: float | None = 1.0,
     scale: float = 6 / 112,
     generator: torch.Generator | None = None,
 ) -> Morphs:
-    """Random morphs in which every region has its own time.
+    """Points on morphs in which every region has its own time.
 
-    A smooth random field gives each pixel a time, uniform over [0, 1]. A pixel's share of the image grows
-    evenly during ``softness`` around it. So a step shows some regions of one face and some of the other, with
-    soft borders, and over many paths every region changes among all kinds of others, as in the Shapley
-    value. Whatever the field is, all of a pixel's change happens on the way, so that attributions along it
-    are complete. The paths come in twos, the second with the times of the first reversed.
+    A smooth random field gives each pixel a time, uniform over [0, 1], around which it changes evenly from
+    one face to the other. So a point shows some regions of one face and some of the other, with soft borders. The
+    clock runs from the first pixel's beginning to the last one's end. There are four such morphs, the second
+    and the fourth with the times of the one before reversed, and the points are spread over them evenly, each
+    in the middle of its stretch of the clock. A pixel's weight is what changes of it in that stretch, so that
+    all of its change is accounted for, whatever the fields are.
 
     Args:
-        n_paths: How many.
-        n_steps: Steps of each.
+        n: How many points.
         size: ``(H, W)`` in pixels.
-        softness: How long a pixel takes, as a share of the time that passes from the first pixel's
-            beginning to the last one's; None for all pixels at once, the straight line.
+        softness: How long a pixel takes, relative to the time between the first one's beginning and the last
+            one's; None for all pixels at once, the straight line of integrated gradients.
         scale: Standard deviation of the Gaussian that makes the field smooth, as a share of the shorter side.
         generator: Source of randomness; None for torch's global one.
 
     Raises:
-        ValueError: counts below 1, a softness or scale that is not above 0.
+        ValueError: a count below 1, a softness or scale that is not above 0.
 
     Example::
 
-        >>> ways = morphs(2, 4, (20, 20), generator=torch.Generator().manual_seed(0))
-        >>> ways.shares.shape, torch.allclose(ways.increments.sum(1), torch.ones(2, 20, 20))
-        (torch.Size([2, 4, 20, 20]), True)
+        >>> points = morphs(8, (20, 20), generator=torch.Generator().manual_seed(0))
+        >>> points.shares.shape, torch.allclose(points.weights.sum(0), torch.ones(20, 20))
+        (torch.Size([8, 20, 20]), True)
     """
-    require_positive_int(n_paths, "n_paths")
-    require_positive_int(n_steps, "n_steps")
-    edges = torch.linspace(0, 1, n_steps + 1)
+    require_positive_int(n, "n_points")
     if softness is None:
-        middles = ((edges[1:] + edges[:-1]) / 2)[None, :, None, None]
-        shares = middles.expand(n_paths, n_steps, *size)
-        return Morphs(shares, torch.full_like(shares, 1 / n_steps))
+        shares = ((torch.arange(n) + 0.5) / n)[:, None, None].expand(n, *size)
+        return Morphs(shares, torch.full_like(shares, 1 / n))
     require_positive(softness, "softness")
     require_positive(scale, "scale")
     device = generator.device if generator is not None else None
-    noise = torch.randn(-(-n_paths // 2), *size, generator=generator, device=device).cpu()
+    noise = torch.randn(_N_FIELDS, *size, generator=generator, device=device).cpu()
     fields = smooth(noise, scale * min(size)).flatten(1)
     # Ranks: whatever the field's distribution is, its times are uniform.
-    ranks = fields.argsort(1).argsort(1).reshape(-1, 1, *size) / (fields.shape[1] - 1)
-    times = torch.stack([ranks, 1 - ranks], 1).flatten(0, 1)[:n_paths]
+    ranks = fields.argsort(1).argsort(1).reshape(-1, *size) / max(1, fields.shape[1] - 1)
+    times = torch.stack([ranks, 1 - ranks], 1).flatten(0, 1)[:n]
+    shares_of, weights_of = [], []
+    for way, of_pixels in enumerate(times):
+        steps = n // len(times) + (way < n % len(times))
+        edges = torch.linspace(0, 1, steps + 1)
 
-    def share(clock: Tensor) -> Tensor:
-        return ((clock[:, None, None] * (1 + softness) - times) / softness).clamp(0, 1)
+        def share(clock: Tensor, of_pixels: Tensor = of_pixels) -> Tensor:
+            return ((clock[:, None, None] * (1 + softness) - of_pixels) / softness).clamp(0, 1)
 
-    return Morphs(share((edges[1:] + edges[:-1]) / 2), share(edges).diff(dim=1))
+        shares_of.append(share((edges[1:] + edges[:-1]) / 2))
+        weights_of.append(share(edges).diff(dim=0) / len(times))
+    return Morphs(torch.cat(shares_of), torch.cat(weights_of))
 
 
 def require_strangers(strangers: object, images: tuple[Tensor, Tensor]) -> Tensor:
@@ -220,10 +225,10 @@ def _rendered(like: Tensor) -> Tensor:
 
 
 def drawn_strangers(strangers: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
-    """``n`` of them in random order, each as often as any other."""
+    """``n`` of them by turns, in random order: each as often as any other, and evenly over all turns."""
     device = generator.device if generator is not None else None
-    order = torch.randperm(len(strangers), generator=generator, device=device).to(strangers.device)
-    return strangers[order[torch.arange(n, device=order.device) % len(strangers)]]
+    order = torch.randperm(len(strangers), generator=generator, device=device).to(strangers.device)[:n]
+    return strangers[order[torch.arange(n, device=order.device) % len(order)]]
 
 
 class Ends(NamedTuple):

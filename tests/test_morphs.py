@@ -17,35 +17,49 @@ def generator(seed=0):
 
 
 @pytest.mark.parametrize("softness", [None, 0.1, 0.5, 3.0])
-def test_every_pixel_changes_wholly_and_one_way(softness):
-    ways = morphs(3, 7, (20, 16), softness=softness, generator=generator())
-    assert ways.shares.shape == ways.increments.shape == (3, 7, 20, 16)
-    assert ways.increments.min() >= 0
-    torch.testing.assert_close(ways.increments.sum(1), torch.ones(3, 20, 16))
-    assert ways.shares.min() >= 0
-    assert ways.shares.max() <= 1
-    assert (ways.shares.diff(dim=1) >= 0).all()
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_all_of_a_pixels_change_is_accounted_for(softness, n):
+    points = morphs(n, (20, 16), softness=softness, generator=generator())
+    assert points.shares.shape == points.weights.shape == (n, 20, 16)
+    assert points.weights.min() >= 0
+    torch.testing.assert_close(points.weights.sum(0), torch.ones(20, 16))
+    assert points.shares.min() >= 0
+    assert points.shares.max() <= 1
 
 
 def test_regions_have_their_own_time_with_soft_borders():
-    ways = morphs(2, 8, (32, 32), softness=0.2, scale=4 / 32, generator=generator())
-    middle = ways.shares[0, 4]
+    points = morphs(32, (32, 32), softness=0.2, scale=4 / 32, generator=generator())
+    ways = points.shares.reshape(4, 8, 32, 32)
+    assert (ways.diff(dim=1) >= 0).all()  # from the other face to the image
+    middle = ways[0, 4]
     assert (middle == 0).float().mean() > 0.25
     assert (middle == 1).float().mean() > 0.25
     assert middle.diff(dim=0).abs().mean() < 0.15  # of noise it were about a third
-    # The second path goes through the same regions the other way round.
-    torch.testing.assert_close(ways.shares[1].flip(0), 1 - ways.shares[0])
+    # The second morph goes through the same regions the other way round.
+    torch.testing.assert_close(ways[1].flip(0), 1 - ways[0])
+    assert (ways[2] - ways[0]).abs().mean() > 0.1
 
 
-def test_times_are_uniform_over_the_pixels():
-    shares = morphs(1, 50, (40, 40), softness=0.01, generator=generator()).shares[0].mean((1, 2))
-    torch.testing.assert_close(shares, (torch.arange(50) + 0.5) / 50, rtol=0, atol=0.01)
+def test_a_weight_is_what_changes_around_the_point():
+    points = morphs(200, (10, 10), softness=0.5, generator=generator())
+    ways, weights = (values.reshape(4, 50, 10, 10) for values in points)
+    # Between the middles of two stretches half of each of them.
+    expected = (weights[:, 1:] + weights[:, :-1]) / 2 * 4
+    assert (ways.diff(dim=1) - expected).abs().max() < 0.02
+
+
+def test_strangers_take_turns_along_the_straight_lines():
+    """So that the points of each are spread over all of the way."""
+    shares = morphs(12, (2, 2), softness=None).shares[:, 0, 0]
+    people = drawn_strangers(torch.arange(3.0), 12, generator())
+    for stranger in range(3):
+        torch.testing.assert_close(shares[people == stranger].diff(), torch.full((3,), 0.25))
 
 
 @pytest.mark.parametrize("options", [{"softness": 0}, {"softness": -1.0}, {"scale": 0}])
 def test_bad_options_of_morphs(options):
     with pytest.raises(ValueError, match=f"expected {next(iter(options))} above 0"):
-        morphs(2, 2, (8, 8), **options)
+        morphs(2, (8, 8), **options)
 
 
 def components(strangers, perfect, scores):

@@ -85,7 +85,7 @@ METHODS: dict[str, Method] = {
             "morph_gradients",
             MorphGradients,
             "gradient",
-            "4 n_paths n_steps backward, 4 n_paths n_steps + n_paths + 4 forward",
+            "4 n_points backward, 5 n_points + 4 forward",
             "this package",
             needs_gradients=True,
             deterministic=False,

@@ -10,18 +10,14 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import default_batch_size, in_passes
-from captum_face._validation import (
-    require_generator,
-    require_positive,
-    require_positive_int,
-)
+from captum_face._batching import BatchSize, in_passes, require_batch_size
+from captum_face._validation import require_generator, require_positive, require_positive_int
 from captum_face.attr._base import Side, gradients_enabled, image_gradient
 from captum_face.attr._morphing import MorphingAttribution, halves, require_position
 from captum_face.morphs import SMOOTHING, MorphComponents, Morphs, morphs
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth
-from captum_face.speed import accelerated
+from captum_face.speed import accelerated, images_per_pass
 
 __all__ = ["MorphGradients"]
 
@@ -29,8 +25,8 @@ __all__ = ["MorphGradients"]
 class MorphGradients(MorphingAttribution):
     r"""Gradients along morphs from strangers and from the partner: what speaks for and against a decision.
 
-    A face that morphs into another one, region by region, stays a face on all of its way. The gradients of
-    the score along the way, times what each step changes, add up to the change of the score. For image A,
+    A face that morphs into another one of its alignment stays a face on all of its way. The gradients of the
+    score along the way, times what changes there, add up to the change of the score. For image A,
 
     .. math:: M_C = \int \nabla_A s(x_t, B) \odot \dot x_t \, dt \quad (x: C \to A), \qquad
         M_B = \int \nabla_A s(x_t, B) \odot \dot x_t \, dt \quad (x: B \to A),
@@ -39,7 +35,8 @@ class MorphGradients(MorphingAttribution):
     score is above a stranger's, and :math:`\sum M_B = s(A, B) - s(B, B)` why it is below a perfect match. The
     map is :math:`S_A = (1 - \lambda) \, M_C + \lambda \, M_B`, in which both questions count alike at the
     threshold, the former more above it and the latter below it
-    (:meth:`~captum_face.morphs.MorphComponents.positions`).
+    (:meth:`~captum_face.morphs.MorphComponents.positions`). From the partner every region changes in its own
+    time (:func:`~captum_face.morphs.morphs`).
 
     It is integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) from expected baselines (Erion et
     al. 2021, arXiv 1906.10670) that are faces. Paths and joining are this package's.
@@ -61,14 +58,13 @@ class MorphGradients(MorphingAttribution):
         strangers: Tensor | str | Path | None = None,
         threshold: float | None = None,
         position: float | None = None,
-        n_paths: int = 8,
-        n_steps: int = 4,
-        softness: float | None = 0.5,
-        smoothing: float | None = None,
+        n_points: int = 28,
+        softness: float | None = 1.0,
+        smoothing: float | tuple[float, float] | None = None,
         return_convergence_delta: Literal[False] = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        internal_batch_size: int | None = None,
+        internal_batch_size: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]: ...
 
@@ -80,14 +76,13 @@ class MorphGradients(MorphingAttribution):
         strangers: Tensor | str | Path | None = None,
         threshold: float | None = None,
         position: float | None = None,
-        n_paths: int = 8,
-        n_steps: int = 4,
-        softness: float | None = 0.5,
-        smoothing: float | None = None,
+        n_points: int = 28,
+        softness: float | None = 1.0,
+        smoothing: float | tuple[float, float] | None = None,
         return_convergence_delta: Literal[True],
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        internal_batch_size: int | None = None,
+        internal_batch_size: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[tuple[Tensor, Tensor], Tensor]: ...
 
@@ -99,14 +94,13 @@ class MorphGradients(MorphingAttribution):
         strangers: Tensor | str | Path | None = None,
         threshold: float | None = None,
         position: float | None = None,
-        n_paths: int = 8,
-        n_steps: int = 4,
-        softness: float | None = 0.5,
-        smoothing: float | None = None,
+        n_points: int = 28,
+        softness: float | None = 1.0,
+        smoothing: float | tuple[float, float] | None = None,
         return_convergence_delta: bool = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        internal_batch_size: int | None = None,
+        internal_batch_size: BatchSize = None,
         show_progress: bool = False,
     ) -> Any:
         r"""Signed maps of both images; what the inputs and the result are stands at
@@ -119,18 +113,19 @@ class MorphGradients(MorphingAttribution):
             threshold: The threshold :math:`\theta` in units of the score; None for the pair's own.
             position: How much the map asks from the partner (1) rather than from strangers (0); None for
                 what score and threshold say.
-            n_paths: Morphs from strangers, and as many from the partner. Of more strangers so many are drawn,
-                fewer have several morphs each.
-            n_steps: Steps of each morph.
-            softness: How long a pixel takes to change, as a share of a morph: see
-                :func:`captum_face.morphs.morphs`. None for all pixels at once, as in integrated gradients.
-            smoothing: Standard deviation in pixels of the Gaussian that spreads the maps, which keeps their
-                sums; None for 5/112 of the shorter side, 0 for none.
+            n_points: Points on morphs from strangers, and as many on morphs from the partner. Strangers take
+                turns; of more so many are drawn.
+            softness: On morphs from the partner, how long a pixel takes to change, relative to the time
+                between the first one and the last: see :func:`captum_face.morphs.morphs`. None for all at
+                once, as from strangers, where regions were measured to bring nothing.
+            smoothing: Standard deviations in pixels of the Gaussians that spread the maps of strangers and
+                partner, or one for both, which keeps their sums; None for 5/112 and 8/112 of the shorter
+                side, 0 for none.
             return_convergence_delta: Also return how far the sums of the maps are from what they explain.
             seed: Makes the morphs repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
-            internal_batch_size: Points of morphs in one pass; memory grows with it. None for what suits the
-                device. Half as many from where memory runs out.
+            internal_batch_size: Points in one pass; memory grows with it. None for what suits the device,
+                ``"auto"`` for what is measured to be cheapest. Half as many from where memory runs out.
             show_progress: Show a progress bar over the points.
 
         Returns:
@@ -141,8 +136,8 @@ class MorphGradients(MorphingAttribution):
             With ``return_convergence_delta`` the tuple ``((attr_a, attr_b), delta)``: ``delta`` ``(N, 2)``,
             the sum of each map less what it explains.
 
-        Cost: for each image ``2 n_paths n_steps`` forward and backward passes, of which half of the forward
-        passes are shared by all its partners; ``n_paths + 3`` more forward passes for a pair.
+        Cost: for each image ``2 n_points`` forward and backward passes, of which half of the forward passes
+        are shared by all its partners; ``n_points + 4`` more forward passes for a pair.
 
         Raises:
             TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
@@ -159,8 +154,7 @@ class MorphGradients(MorphingAttribution):
             inputs,
             strangers=strangers,
             threshold=theta,
-            n_paths=n_paths,
-            n_steps=n_steps,
+            n_points=n_points,
             softness=softness,
             smoothing=smoothing,
             seed=seed,
@@ -181,13 +175,12 @@ class MorphGradients(MorphingAttribution):
         *,
         strangers: Tensor | str | Path | None = None,
         threshold: float | None = None,
-        n_paths: int = 8,
-        n_steps: int = 4,
-        softness: float | None = 0.5,
-        smoothing: float | None = None,
+        n_points: int = 28,
+        softness: float | None = 1.0,
+        smoothing: float | tuple[float, float] | None = None,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        internal_batch_size: int | None = None,
+        internal_batch_size: BatchSize = None,
         show_progress: bool = False,
     ) -> MorphComponents:
         """The maps of both questions before they are joined.
@@ -196,65 +189,76 @@ class MorphGradients(MorphingAttribution):
         """
         pair = self._require_pair_similarity()
         theta = self._theta(threshold)
-        require_positive_int(n_steps, "n_steps")
-        if smoothing is not None:
-            require_positive(smoothing, "smoothing, in pixels,", or_zero=True)
-        if internal_batch_size is not None:
-            require_positive_int(internal_batch_size, "internal_batch_size")
+        sigmas = _require_smoothing(smoothing)
+        require_positive_int(n_points, "n_points")
+        require_batch_size(internal_batch_size, "internal_batch_size")
         generator = require_generator(seed, generator)
         with self._prepared(inputs) as images:
             size = (images[0].shape[2], images[0].shape[3])
-            ways = morphs(n_paths, n_steps, size, softness=softness, generator=generator)
-            starts, ends = self._ends(images, strangers, n_paths, theta, generator)
-            sigma = SMOOTHING * min(size) if smoothing is None else smoothing
-            limit = internal_batch_size or default_batch_size(images[0].device)
+            lines = morphs(n_points, size, softness=None, generator=generator)
+            regions = morphs(n_points, size, softness=softness, generator=generator)
+            starts, ends = self._ends(images, strangers, n_points, theta, generator)
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
                 with torch.no_grad():
                     targets = pair.embed(side.partners)
-                walk = _Walk(accelerated(pair, side.image), side, ways, limit)
-                above = walk.along(starts, targets, progress)
-                below = []
-                for index, partner in enumerate(side.partners):
-                    # The bar counts images, however many partners they have.
-                    own_progress = progress if index == 0 else _silent
-                    starts_here = partner.expand(n_paths, -1, -1, -1)
-                    below.append(walk.along(starts_here, targets[index : index + 1], own_progress))
-                both = torch.cat([above, torch.cat(below)], 1)
-                return smooth(both, sigma, keep_sum=True)
+                quick = accelerated(pair, side.image)
+                limit = images_per_pass(internal_batch_size, quick, side.image, backward=True)
+                walk = _Walk(quick, side, limit)
+                above = walk.charged(lines, starts, targets, progress)
+                # The bar counts images, however many partners they have.
+                below = [
+                    walk.charged(regions, partner[None], targets[i : i + 1], progress if i == 0 else _silent)
+                    for i, partner in enumerate(side.partners)
+                ]
+                spread = (
+                    smooth(maps, SMOOTHING[i] * min(size) if sigmas is None else sigmas[i], keep_sum=True)
+                    for i, maps in enumerate((above, torch.cat(below)))
+                )
+                return torch.cat([*spread], 1)
 
-            sides = self._explain_sides(images, explain, 2 * n_paths * n_steps, show_progress)
+            sides = self._explain_sides(images, explain, 2 * n_points, show_progress)
         return ends.components(*halves(sides))
 
 
+def _require_smoothing(smoothing: object) -> tuple[float, float] | None:
+    if smoothing is None:
+        return None
+    both = smoothing if isinstance(smoothing, (tuple, list)) else (smoothing, smoothing)
+    if len(both) != 2:
+        raise ValueError(f"expected smoothing for strangers and partner, got {len(both)} values")
+    above, below = (require_positive(sigma, "smoothing, in pixels,", or_zero=True) for sigma in both)
+    return above, below
+
+
 class _Walk(NamedTuple):
-    """Attributions of the score along the morphs to one image."""
+    """What the score does along morphs to one image, charged to its pixels."""
 
     pair: PairSimilarity
     side: Side
-    ways: Morphs
     limit: int  #: points in one pass
 
-    def along(self, starts: Tensor, targets: Tensor, progress: Callable[[int], object]) -> Tensor:
-        """What the way from each start ``(n_paths, C, H, W)`` to the image adds, on average over the ways.
+    def charged(
+        self, points: Morphs, starts: Tensor, targets: Tensor, progress: Callable[[int], object]
+    ) -> Tensor:
+        """Gradients at the points, times what changes there.
 
         Args:
-            starts: Where the ways begin.
+            points: Where.
+            starts: Where the morph of each point begins ``(n, C, H, W)``, or one for all.
             targets: Embeddings ``(K, D)`` against which points are scored.
             progress: Called with the number of points done.
 
         Returns:
             ``(K, C, H, W)``.
         """
-        n_paths, n_steps = self.ways.shares.shape[:2]
-        device = starts.device
 
-        def work(points: Tensor) -> Tensor:
-            path, step = points // n_steps, points % n_steps
-            change = self.side.image - starts[path]
-            shares, increments = (values[path, step][:, None].to(change) for values in self.ways)
+        def work(rows: Tensor) -> Tensor:
+            start = starts[rows.to(starts.device)] if len(starts) > 1 else starts
+            change = self.side.image - start
+            shares, weights = (values[rows][:, None].to(change) for values in points)
             with gradients_enabled():
-                morph = (starts[path] + shares * change).requires_grad_()
+                morph = (start + shares * change).requires_grad_()
                 own = self.pair.embed(morph)
                 maps = []
                 for index, target in enumerate(targets):
@@ -262,13 +266,12 @@ class _Walk(NamedTuple):
                     scores = self.pair.contributions(*ends).sum(-1)
                     more = index + 1 < len(targets)
                     gradient = image_gradient(scores, morph, retain_graph=more)
-                    maps.append((gradient * increments * change).sum(0))
-            progress(len(points))
+                    maps.append((gradient * weights * change).sum(0))
+            progress(len(rows))
             return torch.stack(maps)
 
-        points = torch.arange(n_paths * n_steps, device=device)
-        total = sum(in_passes(work, points, self.limit), torch.zeros((), device=device))
-        return total / n_paths
+        parts = in_passes(work, torch.arange(len(points.shares)), self.limit)
+        return torch.stack([*parts]).sum(0)
 
 
 def _silent(_: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_face._batching import BatchSize
 from captum_face._validation import require_generator, require_positive_int
 from captum_face.attr._base import Side
 from captum_face.attr._morphing import MorphingAttribution, halves, require_position
@@ -53,7 +54,7 @@ class SwapRISE(MorphingAttribution):
         n_strangers: int = 16,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> tuple[Tensor, Tensor]:
         r"""Signed maps of both images; what the inputs and the result are stands at
@@ -74,7 +75,7 @@ class SwapRISE(MorphingAttribution):
             seed: Makes the maps repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device.
+                suits the device, ``"auto"`` for what is measured to be cheapest.
             show_progress: Show a progress bar over the masks.
 
         Returns:
@@ -122,7 +123,7 @@ class SwapRISE(MorphingAttribution):
         n_strangers: int = 16,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        perturbations_per_eval: int | None = None,
+        perturbations_per_eval: BatchSize = None,
         show_progress: bool = False,
     ) -> MorphComponents:
         """The maps of both questions before they are joined.

@@ -29,7 +29,7 @@ FAST = {
     "occlusion": {"window": 5, "strides": 4},
     "kernel_shap": {"n_samples": 40, "seed": 0},
     "reconstruction": {"decoder": small_decoder()},
-    "morph_gradients": {"n_paths": 2, "n_steps": 2, "seed": 0},
+    "morph_gradients": {"n_points": 4, "seed": 0},
     "swap_rise": {"n_masks": 12, "n_patches": 2, "n_strangers": 3, "seed": 0},
     "random": {"seed": 0},
 }

@@ -162,19 +162,20 @@ def study_softness(pairs: list[Pair]) -> None:
 
 def study_points(pairs: list[Pair]) -> None:
     """How far sums are from what they explain, root mean square over images, in units of score."""
-    for factor in (1, 2, 4, 8):
+    default = MorphGradients.options()["n_points"].default
+    for n_points in (default, 2 * default, 4 * default, 8 * default):
         deltas = []
         for one in pairs:
             method = MorphGradients(one.scene.pair, one.strangers)
             for position in (0.0, 1.0):
                 options = {"position": position, "seed": one.scene.seed, "return_convergence_delta": True}
-                steps = {name: factor * method.options()[name].default for name in ("n_steps",)}
-                _, delta = first_side_alone(method).attribute(one.scene.inputs, **options, **steps)
+                alone = first_side_alone(method)
+                _, delta = alone.attribute(one.scene.inputs, n_points=n_points, **options)
                 deltas.append(float(delta[0, 0]))
         above, below = deltas[::2], deltas[1::2]
         rms = [statistics.fmean(d * d for d in part) ** 0.5 for part in (above, below)]
         print(
-            f"n_steps x {factor}: delta from strangers {rms[0]:.3f}, from the partner {rms[1]:.3f}",
+            f"n_points {n_points}: delta from strangers {rms[0]:.3f}, from the partner {rms[1]:.3f}",
             flush=True,
         )
 
