@@ -50,7 +50,7 @@ class Method:
 
     @property
     def needs(self) -> str:
-        """``"gradients"``, ``"embeddings"`` or ``"scores alone"``, which is what the method needs of a model."""
+        """``"gradients"``, ``"embeddings"`` or ``"scores alone"``, whatever the method needs at least."""
         if self.needs_gradients:
             return "gradients"
         return "embeddings" if self.needs_embeddings else "scores alone"
