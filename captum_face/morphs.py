@@ -128,11 +128,11 @@ def morphs(
     """Points on morphs in which every region has its own time.
 
     A smooth random field gives each pixel a time, uniform over [0, 1], around which it changes evenly from
-    one face to the other. So a point shows some regions of one face and some of the other, with soft borders. The
-    clock runs from the first pixel's beginning to the last one's end. There are four such morphs, the second
-    and the fourth with the times of the one before reversed, and the points are spread over them evenly, each
-    in the middle of its stretch of the clock. A pixel's weight is what changes of it in that stretch, so that
-    all of its change is accounted for, whatever the fields are.
+    one face to the other. So a point shows some regions of one face and some of the other, with soft borders.
+    The clock runs from the first pixel's beginning to the last one's end. There are four such morphs, the
+    second and the fourth with the times of the one before reversed, and the points are spread over them
+    evenly, each in the middle of its stretch of the clock. A pixel's weight is what changes of it in that
+    stretch, so that all of its change is accounted for, whatever the fields are.
 
     Args:
         n: How many points.

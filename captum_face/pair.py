@@ -23,7 +23,7 @@ from captum_face._validation import (
 from captum_face.preprocessing import resolve_preprocess
 from captum_face.scores import Score, resolve_score
 
-__all__ = ["AgainstReference", "PairSimilarity", "frozen", "in_float32"]
+__all__ = ["AgainstReference", "PairSimilarity", "frozen"]
 
 #: What ``PairSimilarity(precision=...)`` knows.
 PRECISIONS = ("float32", "tf32", "bfloat16")

@@ -54,6 +54,7 @@ nitpick_ignore_regex = [
     ("py:(meth|attr)", r"attribute|PairSimilarity\.against|OnnxEmbedding\.fixed_batch"),
 ]
 
+plot_working_directory = str(HERE / "figures")  # where scripts find common.py
 plot_formats = [("png", 140)]
 plot_html_show_formats = False
 plot_html_show_source_link = False

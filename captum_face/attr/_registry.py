@@ -53,7 +53,7 @@ class Method:
 
     @property
     def needs(self) -> str:
-        """What the method needs of a model: ``"gradients"``, ``"embeddings"`` or ``"scores alone"``."""
+        """``"gradients"``, ``"embeddings"`` or ``"scores alone"``, whatever the method needs at least."""
         if self.needs_gradients:
             return "gradients"
         return "embeddings" if self.needs_embeddings else "scores alone"

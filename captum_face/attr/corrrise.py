@@ -120,7 +120,7 @@ class CorrRISE(PairAttribution):
             target_error: Stop once the standard error of a pixel's value, as a share of the map's own size
                 (root mean square over pixels of each), is at most this: at 0.3 the map's cosine with that of
                 endlessly many masks is about ``sqrt(1 - 0.3^2) = 0.95``. None for all masks. See
-                :func:`relative_error`. Masks of your own are taken in their order.
+                :func:`~captum_face.attr.corrrise.relative_error`. Masks of your own are taken in their order.
             return_n_masks: Also return how many masks each map comes from.
             seed: Makes the masks repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.

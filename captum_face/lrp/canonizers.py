@@ -43,6 +43,7 @@ def canonize(model: nn.Module, example: Tensor, *, unknown_layers: str = "raise"
     * ``x + y``, ``torch.add``, ``x += y`` of two tensors become Zennit's ``Sum`` layer.
     * Functions (``F.relu``, ``F.linear``, a mean over places) become their layers, and a layer that is
       called twice becomes two, since a rule remembers what its layer was given.
+    * The larger of two tensors (max-feature-map layers) stays: its gradient hands relevance on.
     * Weights that are computed from others (weight and spectral normalisation) become what they come to;
       DataParallel and compiled models are seen through.
     * Dropout and checks of shapes vanish; an L2 normalisation of the embedding becomes a layer that hands
@@ -54,7 +55,7 @@ def canonize(model: nn.Module, example: Tensor, *, unknown_layers: str = "raise"
         model: Images to embeddings, in eval mode. It is not changed.
         example: One preprocessed image ``(1, C, H, W)``; the graph is for images of this size.
         unknown_layers: What to do where there is no rule: ``"raise"``, or ``"gradient"`` to keep the
-            operation and multiply relevance by its gradient there, which conserves nothing.
+            operation, parts and all, and multiply relevance by its gradient there, which conserves nothing.
 
     Returns:
         The graph module, for any batch.

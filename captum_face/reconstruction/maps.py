@@ -12,7 +12,7 @@ from captum_face._validation import require_choice, require_positive_int
 from captum_face.reconstruction.decoder import FaceDecoder, decode
 from captum_face.scores import unit
 
-__all__ = ["REMOVALS", "decoder_channel_maps", "decoder_channel_maps_chunked"]
+__all__ = ["decoder_channel_maps", "decoder_channel_maps_chunked"]
 
 #: What a removed channel becomes.
 REMOVALS = ("zero", "mean")

@@ -127,9 +127,9 @@ def _principal(embeddings: Tensor, count: int) -> Tensor:
 class Agreement:
     """How far two kinds of channel maps agree: means of Pearson's correlation over pixels."""
 
-    kind: str  #: what the decoder's maps were compared with: ``"gradient"`` or ``"lrp"``
+    kind: str  #: ``"gradient"`` or ``"lrp"``, what the decoder's maps were compared with
     same: float  #: of the maps of one channel
-    other: float  #: of the maps of two different channels: what faces have in common
+    other: float  #: of the maps of two different channels, or what faces have in common
     specific: float  #: of the maps of one channel, less the mean map over all channels
 
 

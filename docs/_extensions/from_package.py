@@ -1,10 +1,11 @@
 """Directives that print what the package says about itself, so that the documentation cannot drift from it.
 
-``{method-table}``, ``{method-facts} NAME``, ``{method-options} NAME``, ``{preset-table}``,
-``{score-table}``, ``{model-table}``, ``{region-table}``, ``{metric-table}``, ``{results-table} FILE
-[METRIC]...``, ``{speed-table} FILE SECTION``, ``{cli-help} [COMMAND]``; and checks that fail the build:
-every registered method has a page that follows the template, every command stands in ``cli.md``, every
-public name in ``api.md``.
+``{method-table}``, ``{method-facts} NAME``, ``{method-options} NAME``, ``{method-figure} NAME``,
+``{preset-table}``, ``{score-table}``, ``{model-table}``, ``{region-table}``, ``{metric-table}``,
+``{results-table} FILE [METRIC]...``, ``{speed-table} FILE SECTION``, ``{cli-help} [COMMAND]``; and checks
+that fail the build: every
+registered method has a page that follows the template and shows a map, every command stands in
+``cli.md``, every public name in ``api.md``.
 """
 
 from __future__ import annotations
@@ -107,6 +108,27 @@ class MethodOptions(Table):
             ["option", "default", "meaning"],
             *([f"`{name}`", f"`{p.default!r}`", meaning[name]] for name, p in options.items()),
         ]
+
+
+class MethodFigure(SphinxDirective):
+    """What the method draws of the pair with known changes."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        method = get_method(self.arguments[0])
+        pair = "A synthetic pair; brows, eyes and mouth of image B come from another face."
+        return self.parse_text_to_nodes(
+            f"""```{{eval-rst}}
+.. plot::
+   :alt: A synthetic pair whose brows, eyes and mouth differ, explained by {method.name}
+   :caption: {pair}
+
+   from common import explained, show
+
+   show(explained({method.name!r}).plot())
+```"""
+        )
 
 
 class PresetTable(Table):
@@ -339,6 +361,8 @@ def check_pages(app: Sphinx) -> None:
         headings = tuple(re.findall(r"^## (.+)$", text, re.MULTILINE))
         if headings != TEMPLATE:
             raise ExtensionError(f"expected the headings {TEMPLATE} in methods/{name}.md, got {headings}")
+        if not re.search(r"^\.\. plot::|^```\{method-figure\} " + name, text, re.MULTILINE):
+            raise ExtensionError(f"expected a figure in methods/{name}.md, such as {{method-figure}} {name}")
     text = (Path(app.srcdir) / "cli.md").read_text("utf-8")
     shown = set(re.findall(r"^```\{cli-help\} ([\w-]+)$", text, re.MULTILINE))
     if shown != command_line.commands.keys():
@@ -384,6 +408,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         ("method-table", MethodTable),
         ("method-facts", MethodFacts),
         ("method-options", MethodOptions),
+        ("method-figure", MethodFigure),
         ("preset-table", PresetTable),
         ("score-table", ScoreTable),
         ("model-table", ModelTable),

@@ -131,3 +131,7 @@ def test_on_real_pairs_the_sum_follows_the_score_as_grad_cams_does_not(shared, r
     assert means[PairGradCam] < 0.2
     assert one_sign[PairGradCam] > 0.75
     assert one_sign[PairHiResCam] < 0.15
+    genuine = torch.tensor([row["same"] == "1" for row in chosen]).repeat(2)
+    mostly_red = {m: float((share[genuine] < 0.5).float().mean()) for m, share in blue.items()}
+    assert mostly_red[PairGradCam] > 0.3
+    assert mostly_red[PairHiResCam] < 0.1
