@@ -24,13 +24,15 @@ __all__ = [
 BatchSize = int | Literal["auto"] | None
 
 
-def default_batch_size(device: torch.device) -> int:
+def default_batch_size(device: torch.device, precision: str = "float32") -> int:
     """Images in one forward or backward pass of a face network.
 
     On a CPU 4 for each thread: beyond that the activations of 112 x 112 crops leave the cache, and a
-    sample costs more (``tests/benchmarks/speed.py`` prints the cheapest). Accelerators want many.
+    sample costs about the same (``tests/benchmarks/speed.py --only batch`` compares). Units for bfloat16 are
+    fed by larger matrices, and autocast reads all weights once a pass: 16. Accelerators want many.
     """
-    return min(4 * torch.get_num_threads(), 64) if device.type == "cpu" else 64
+    for_thread = 16 if precision == "bfloat16" else 4
+    return min(for_thread * torch.get_num_threads(), 64) if device.type == "cpu" else 64
 
 
 def require_batch_size(value: object, what: str) -> None:
@@ -41,20 +43,20 @@ def require_batch_size(value: object, what: str) -> None:
         require_positive_int(value, what)
 
 
-def cheapest_batch_size(run: Callable[[int], object], device: torch.device) -> int:
+def cheapest_batch_size(run: Callable[[int], object], device: torch.device, rule: int) -> int:
     """The images in one pass at which each of them costs least, measured.
 
-    Sizes are doubled from a quarter of :func:`default_batch_size` to four times it, and not further than two
-    that do not pay or than memory lasts. Another size than that default must save 5 % to be chosen, so that
-    the noise of a measurement does not lead away from it.
+    Sizes are doubled from a quarter of the rule to four times it, and not further than two that do not pay or
+    than memory lasts. Another size than the rule's must save 5 % to be chosen, so that the noise of a
+    measurement does not lead away from it.
 
     Args:
         run: Makes one pass of so many images.
         device: Where it runs.
+        rule: The images in one pass that are taken unmeasured, from :func:`default_batch_size`.
 
-    Cost: two passes of each size, at most 16 times :func:`default_batch_size` images in all.
+    Cost: two passes of each size, at most 16 times the rule's images in all.
     """
-    rule = default_batch_size(device)
     size = best = start = max(1, rule // 4)
     costs: dict[int, float] = {}
     while size <= min(16 * start, 4 * best):
@@ -75,11 +77,14 @@ def _seconds(run: Callable[[int], object], size: int, device: torch.device) -> f
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
+    # A single thread's own time is not disturbed by other processes.
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if alone else time.perf_counter
     wait()
-    started = time.perf_counter()
+    started = clock()
     run(size)
     wait()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def is_out_of_memory(error: BaseException) -> bool:

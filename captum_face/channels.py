@@ -63,9 +63,9 @@ def gradient_channel_maps_chunked(
         embedding: Differentiate the ``"normalized"`` embedding as published, or the ``"raw"`` one.
         channels: Which channels, int64 ``(n,)``, as from :func:`heaviest_channels`; None for all D.
         internal_batch_size: Channels in one backward pass; memory grows with it. None for
-            what suits the device: 4 for each thread of a CPU, 64 elsewhere; ``"auto"`` for what is
-            measured to be cheapest, see :func:`~captum_face.speed.images_per_pass`. Half as many from where
-            memory runs out.
+            what suits the device: 4 for each thread of a CPU (16 in bfloat16), 64 elsewhere; ``"auto"`` for
+            what is measured to be cheapest, see :func:`~captum_face.speed.images_per_pass`. Half as many
+            from where memory runs out.
 
     Yields:
         ``(part, maps)``: a slice of the channels asked for, and their maps ``(len, H, W)``, each of unit L2

@@ -95,7 +95,9 @@ def random_patches(
         hidden.append((position >= start) & (position < start + length))
     rows, columns = hidden
     # (n, H, patches) x (n, patches, W): a pixel is hidden when one patch holds both its row and its column.
-    return torch.matmul(rows.mT.float(), columns.float()) == 0
+    # In chunks: as floats all masks at once would take four times their memory.
+    chunks = zip(rows.split(64), columns.split(64), strict=True)
+    return torch.cat([torch.matmul(r.mT.float(), c.float()) == 0 for r, c in chunks])
 
 
 def random_grids(

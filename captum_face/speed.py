@@ -111,11 +111,13 @@ def images_per_pass(size: BatchSize, pair: PairSimilarity, image: Tensor, *, bac
     if isinstance(size, int):
         return size
     if size is None:
-        return default_batch_size(image.device)
+        return default_batch_size(image.device, pair.precision)
     known = _MEASURED.setdefault(_owner(pair), {})
     key = _key(pair, image, backward)
     if key not in known:
-        known[key] = cheapest_batch_size(_pass(pair, image, backward), image.device)
+        known[key] = cheapest_batch_size(
+            _pass(pair, image, backward), image.device, default_batch_size(image.device, pair.precision)
+        )
     return known[key]
 
 
@@ -173,7 +175,7 @@ def plan(pair: PairSimilarity, images: Tensor, *, measure: bool = False) -> Plan
                 images_per_pass("auto", quick, image, backward=backward)
     known = _MEASURED.get(_owner(quick), {})
     measured = [known.get(_key(quick, image, backward)) for backward in (False, True)]
-    size, twin = default_batch_size(image.device), quick.embedding_model
+    size, twin = default_batch_size(image.device, pair.precision), quick.embedding_model
     if not isinstance(twin, _Twin):
         reason = obstacle or "no faster twin gives the embeddings of the model"
         return Plan(0, False, size, reason, *measured)

@@ -179,7 +179,6 @@ def costs_of(monkeypatch, seconds):
 
 
 def test_the_cheapest_batch_is_found_by_measuring(monkeypatch):
-    monkeypatch.setattr(_batching, "default_batch_size", lambda device: 8)
     device = torch.device("cpu")
     for cost, best, last in (
         (lambda n: 1.0 * n, 8, 8),  # no gain: the rule, and no more than two larger ones looked at
@@ -190,7 +189,7 @@ def test_the_cheapest_batch_is_found_by_measuring(monkeypatch):
         (lambda n: 100 + 1e-3 * n, 32, 32),
     ):
         tried = costs_of(monkeypatch, cost)
-        assert cheapest_batch_size(lambda n: None, device) == best
+        assert cheapest_batch_size(lambda n: None, device, 8) == best
         assert max(tried) == last
         assert sum(tried) <= 2 * 16 * 8
 
@@ -199,9 +198,9 @@ def test_the_cheapest_batch_is_found_by_measuring(monkeypatch):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     costs_of(monkeypatch, lambda n: 1.0)
-    assert cheapest_batch_size(narrow, device) == 4
+    assert cheapest_batch_size(narrow, device, 8) == 4
     with pytest.raises(ValueError, match="something else"):
-        cheapest_batch_size(lambda n: int("something else"), device)
+        cheapest_batch_size(lambda n: int("something else"), device, 8)
 
 
 def test_what_was_measured_is_kept_for_model_size_and_direction(net, images, monkeypatch):
