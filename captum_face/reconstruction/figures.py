@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def show_reconstructions(pair: PairSimilarity, decoder: FaceDecoder, images: Ten
         for axis, shown in zip(axes[:, column], (image, picture), strict=True):
             axis.imshow(_as_picture(shown), interpolation="bilinear")
         axes[1, column].set_title(f"{cosine:.2f}", fontsize=8)
-    figure.suptitle("images, and their reconstructions with the cosine of both embeddings", fontsize=9)
+    _title(figure, "images, and their reconstructions with the cosine of both embeddings")
     return figure
 
 
@@ -60,9 +61,9 @@ def show_channels(found: ChannelRegions, images: Tensor, *, count: int = 12, col
         density = float(found.density[channel].max())
         name = found.region(channel).replace("_", " ")
         axis.set_title(f"{what} {channel}\n{name} × {density:.1f}", fontsize=8)
-    figure.suptitle(
+    _title(
+        figure,
         f"where the picture changes without the {what}, over the mean face; × density in its densest region",
-        fontsize=9,
     )
     return figure
 
@@ -99,8 +100,13 @@ def show_counterfactual(found: Counterfactual) -> Figure:
         if found.needed
         else ""
     )
-    figure.suptitle(verdict + way + " (bold: accepted)", fontsize=9)
+    _title(figure, verdict + way + " (bold: accepted)")
     return figure
+
+
+def _title(figure: Figure, text: str) -> None:
+    """A title in as many lines as the figure's width asks for: 13 letters of 9 points fill an inch."""
+    figure.suptitle(textwrap.fill(text, int(13 * figure.get_figwidth())), fontsize=9)
 
 
 def _grid(rows: int, columns: int, images: Tensor, below: float = 0.0) -> tuple[Figure, Any]:

@@ -3,9 +3,8 @@
 ``{method-table}``, ``{method-facts} NAME``, ``{method-options} NAME``, ``{method-figure} NAME``,
 ``{preset-table}``, ``{score-table}``, ``{model-table}``, ``{region-table}``, ``{metric-table}``,
 ``{results-table} FILE [METRIC]...``, ``{speed-table} FILE SECTION``, ``{cli-help} [COMMAND]``; and checks
-that fail the build: every
-registered method has a page that follows the template and shows a map, every command stands in
-``cli.md``, every public name in ``api.md``.
+that fail the build: every registered method has a page that follows the template and shows a map, every
+command stands in ``cli.md``, every public name in ``api.md``.
 """
 
 from __future__ import annotations

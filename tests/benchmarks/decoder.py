@@ -11,6 +11,7 @@ on so many of them each, to see how many are needed. The held-out people are the
 from __future__ import annotations
 
 import argparse
+import itertools
 import warnings
 
 import torch
@@ -22,9 +23,11 @@ from captum_face.reconstruction import (
     DecoderSettings,
     channel_map_agreement,
     channel_regions,
+    decoder_channel_maps,
     evaluate_decoder,
     find_decoder,
     read_faces,
+    regions,
     render_faces,
     split_people,
     train_decoder,
@@ -34,6 +37,22 @@ from captum_face.reconstruction import (
 def fresh_faces(n: int) -> torch.Tensor:
     """Rendered people of other seeds than those that decoders learn from."""
     return synthetic.render(synthetic.sample_identities(n, 2**27), synthetic.sample_nuisance(n, 2**27, 0.5))
+
+
+def between_faces(pair, images, decoder, sigma):
+    """How far each kind of channel maps agrees with itself on another face: what two kinds could reach."""
+    kinds: dict[str, list[torch.Tensor]] = {"decoder": [], **{kind: [] for kind in regions._CHUNKED}}
+    with pair.frozen():
+        for image in images.split(1):
+            drawn = decoder_channel_maps(decoder, pair.embed(image).detach())
+            kinds["decoder"].append(regions._flat([(slice(0), drawn)], sigma))
+            for kind, chunked in regions._CHUNKED.items():
+                kinds[kind].append(regions._flat(chunked(pair, image), sigma))
+    found = {}
+    for kind, maps in kinds.items():
+        rows = [regions._agreement(*two) for two in itertools.combinations(maps, 2)]
+        found[kind] = [sum(values) / len(rows) for values in zip(*rows, strict=True)]
+    return found
 
 
 def main() -> None:
@@ -79,6 +98,8 @@ def main() -> None:
     for sigma in (0.0, 2.0, 5.0):
         for found in channel_map_agreement(pair, chosen[:4], decoder=decoder, sigma=sigma):
             print(f"{found.kind:12}{sigma:9g}{found.same:8.2f}{found.other:8.2f}{found.specific:10.2f}")
+        for kind, values in between_faces(pair, chosen[:4], decoder, sigma).items():
+            print(f"{kind:12}{sigma:9g}" + "{:8.2f}{:8.2f}{:10.2f}".format(*values) + "  between faces")
 
 
 if __name__ == "__main__":

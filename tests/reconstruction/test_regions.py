@@ -138,3 +138,18 @@ def test_counterfactual_of_a_match_and_of_what_never_becomes_one(pair, images):
 def test_reconstructions_are_drawn(faces):
     figure = show_reconstructions(load_pair("synthetic"), shipped_decoder(), faces)
     assert len(figure.axes) == 8
+
+
+def test_titles_stay_inside_narrow_figures(faces):
+    pair = load_pair("synthetic")
+    two = synthetic.pair(seed=0, same=False)
+    figures = [
+        show_reconstructions(pair, shipped_decoder(), faces[:2]),
+        show_channels(channel_regions(pair, faces[:1]), faces[:1], count=4, columns=2),
+        show_counterfactual(counterfactual(pair, two.image_a, two.image_b, steps=1)),
+    ]
+    for figure in figures:
+        figure.draw_without_rendering()
+        title = figure._suptitle.get_window_extent()
+        assert title.x0 >= 0
+        assert title.x1 <= figure.bbox.width
