@@ -91,7 +91,8 @@ class MorphComponents(NamedTuple):
     def joined(self, positions: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Both maps in one, ``(1 - position) * strangers + position * partner``, for both images."""
         first, second = (
-            (1 - weight) * above + weight * below
+            # An image that is not explained has no map.
+            (1 - weight[: len(above)]) * above + weight[: len(below)] * below
             for above, below, weight in zip(
                 self.strangers, self.partner, (p[:, None, None, None] for p in positions), strict=True
             )

@@ -63,5 +63,8 @@ def require_position(position: float | None) -> float | None:
 
 def halves(sides: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Both questions' maps of both images, from maps ``(N, 2 C, H, W)`` that hold one after the other."""
-    (above_a, below_a), (above_b, below_b) = (maps.chunk(2, dim=1) for maps in sides)
+    (above_a, below_a), (above_b, below_b) = (
+        maps.chunk(2, dim=1) if len(maps) else (maps, maps)  # of an image that is not explained
+        for maps in sides
+    )
     return (above_a, above_b), (below_a, below_b)

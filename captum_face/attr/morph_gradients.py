@@ -166,8 +166,8 @@ class MorphGradients(MorphingAttribution):
         maps = found.joined(positions)
         if not return_convergence_delta:
             return maps
-        sums = torch.stack([attr.sum((1, 2, 3)) for attr in maps], 1)
-        return maps, sums - found.explained(positions)
+        sums = torch.stack([attr.sum((1, 2, 3)) for attr in maps if len(attr)], 1)
+        return maps, sums - found.explained(positions)[:, : sums.shape[1]]
 
     def components(
         self,
