@@ -13,7 +13,7 @@ from captum_face._batching import BatchSize
 from captum_face._validation import require_generator, require_positive_int
 from captum_face.attr._base import Side
 from captum_face.attr._morphing import MorphingAttribution, halves, require_position
-from captum_face.attr.rise import mean_score_map
+from captum_face.attr.corrrise import correlation_map
 from captum_face.masks import mask_scorer, random_patches
 from captum_face.morphs import MorphComponents
 
@@ -26,9 +26,9 @@ class SwapRISE(MorphingAttribution):
     As in CorrRISE (Lu et al., WACV 2024, arXiv 2305.08546) random patches of one image are replaced many
     times, while the other image stays intact. But they don't become black: they show the same place of a
     face. That of a stranger asks what makes the score higher than a stranger's, that of the partner what
-    keeps it below a perfect match. A pixel's value is what its being the image's own does to the score,
+    keeps it below a perfect match. A pixel's value is how its being the image's own goes with the score,
 
-    .. math:: M(p) = \operatorname{mean}_{i:\, m_i(p) = 1} s_i - \operatorname{mean}_{i:\, m_i(p) = 0} s_i ,
+    .. math:: M(p) = \mathrm{corr}_i(m_i(p), s_i) \cdot \mathrm{std}_i(s_i),
 
     once with strangers C in the patches and once with the partner B, joined as the maps of
     :class:`~captum_face.MorphGradients` are.
@@ -79,9 +79,9 @@ class SwapRISE(MorphingAttribution):
             show_progress: Show a progress bar over the masks.
 
         Returns:
-            ``(attr_a, attr_b)`` in units of score. Positive where the image's own pixels, rather than
-            another face's, raise the score; neighbours in a patch share the effect, so a map does not add
-            up to the score.
+            ``(attr_a, attr_b)`` in units of score, for a standard deviation of a pixel's visibility.
+            Positive where the image's own pixels, rather than another face's, raise the score. Neighbours
+            in a patch share the effect, so a map does not add up to the score.
 
         Cost: for each image ``2 n_masks`` forward passes, of which half are shared by all its partners;
         ``n_strangers + 6`` more for a pair. No backward pass.
@@ -175,7 +175,11 @@ class SwapRISE(MorphingAttribution):
 
 
 def visibility_effect(scores: Tensor, masks: Tensor) -> Tensor:
-    """How much higher the score is, on average, where a pixel is visible than where it is not.
+    """How much the score rises with a pixel's visibility, by one standard deviation of the latter.
+
+    CorrRISE's correlation times the standard deviation of the scores, so that maps of different scores can
+    be added. (The mean score of visible less that of hidden pixels would be noise in the corners, which few
+    masks hide.)
 
     Args:
         scores: ``(K, n)``, a row for each partner, from :func:`~captum_face.masks.masked_scores`.
@@ -184,6 +188,5 @@ def visibility_effect(scores: Tensor, masks: Tensor) -> Tensor:
     Returns:
         ``(K, H, W)`` in units of score, double precision; 0 at pixels that all masks keep or all hide.
     """
-    # Centred scores of visible and hidden places add up to 0: the one mean gives the other.
-    hidden = 1 - masks.double().mean(0).to(scores.device)
-    return mean_score_map(scores, masks) / hidden.where(hidden > 0, torch.inf)
+    scores = scores.double()
+    return correlation_map(scores, masks) * scores.std(1, correction=0)[:, None, None]

@@ -23,13 +23,15 @@ def strict(net):
 
 
 def effect(scores, masks):
-    """Mean score with each pixel visible less that with it hidden, pixel by pixel."""
+    """Covariance of visibility and score, for one standard deviation of the former, pixel by pixel."""
     found = torch.zeros(SIZE, dtype=torch.float64)
     for y in range(SIZE[0]):
         for x in range(SIZE[1]):
-            seen = masks[:, y, x]
-            if seen.any() and not seen.all():
-                found[y, x] = scores[seen].mean() - scores[~seen].mean()
+            seen = masks[:, y, x].double()
+            if 0 < seen.sum() < len(seen):
+                found[y, x] = ((seen - seen.mean()) * (scores - scores.mean())).mean() / seen.std(
+                    correction=0
+                )
     return found
 
 
@@ -86,7 +88,8 @@ def test_pixels_that_are_never_hidden_have_no_effect():
     masks[:2, 0, 1] = False
     masks[:, 0, 2] = False
     found = visibility_effect(torch.tensor([[0.1, 0.3, 0.6, 0.8]]), masks)
-    torch.testing.assert_close(found, torch.tensor([[[0.0, 0.5, 0.0]]], dtype=torch.float64))
+    # Half of the time hidden: the mean of 0.7 less that of 0.2, for half a unit of visibility.
+    torch.testing.assert_close(found, torch.tensor([[[0.0, 0.25, 0.0]]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("swapped", [False, True])
