@@ -1,7 +1,7 @@
 """Speed and memory of the methods against naive loops, against the floor, and against the aims.
 
     python tests/benchmarks/speed.py [--shared ../shared] [--models mobilefacenet,iresnet50] [--rounds 3]
-        [--only fggb,tolerance,corrrise,precision,fidelity,batch,gallery,curves,compile,memory,leak,import]
+        [--only fggb,tolerance,corrrise,morphs,precision,fidelity,batch,gallery,curves,compile,memory,leak]
         [--json FILE]
 
 ``--json`` keeps what the file has of other sections and models, so that the whole can be measured in parts.
@@ -33,6 +33,7 @@ import platform
 import statistics
 import sys
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +45,16 @@ from speed_memory import growth, import_seconds, peak_memory
 from speed_setup import CLOCKS, Setup
 from torch import Tensor, nn
 
-from captum_face import FGGB, CorrRISE, PairSimilarity, XFace, __version__, attribute_gallery, smooth
+from captum_face import (
+    FGGB,
+    CorrRISE,
+    MorphGradients,
+    PairSimilarity,
+    XFace,
+    __version__,
+    attribute_gallery,
+    smooth,
+)
 from captum_face.attr import METHODS
 from captum_face.attr._base import first_side_alone
 from captum_face.channels import gradient_channel_maps_chunked, heaviest_channels, weighted_channel_maps
@@ -237,6 +247,26 @@ def corrrise(setup: Setup) -> Rows:
     loop_all = [s / loop * N_MASKS for s in times["naive"]]
     yield Row("loop over single masks / CorrRISE", over(loop_all, own))
     yield Row("forward pass, model / twin", over(floors["model"], floors["twin"]))
+
+
+def morphs(setup: Setup) -> Rows:
+    pair, images = setup.pair, setup.images
+    dimensions = pair.embed(images[0]).shape[1]
+    counts = (8, 40)
+    strangers = torch.cat([images[1].flip(-1), images[1].roll(3, -1)]).repeat(8, 1, 1, 1)
+    method = first_side_alone(MorphGradients(pair, strangers))
+    works = {f"fggb {n}": channels_of(pair, images[0], n) for n in counts}
+    works |= {f"corrrise {n}": masks_of(pair, images, n) for n in counts}
+    works["morphs"] = lambda: method.attribute(images, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # these strangers are none, which costs nothing
+        times = interleaved(works, setup)
+    yield Row("morph gradients, a pair", [2 * s for s in times["morphs"]], "s")
+    for name, total in (("fggb", dimensions), ("corrrise", N_MASKS)):
+        other = whole(*(times[f"{name} {n}"] for n in counts), counts, total)
+        title = {"fggb": f"FGGB (D = {dimensions})", "corrrise": "CorrRISE (500 masks)"}[name]
+        aim = "at most 0.25" if dimensions == 512 else ""
+        yield Row(f"morph gradients / {title}", over(times["morphs"], other), aim=aim)
 
 
 def precision(setup: Setup) -> Rows:
@@ -478,6 +508,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Setup], Rows]]] = {
     "fggb": ("FGGB", fggb),
     "tolerance": ("FGGB with a tolerance", tolerance),
     "corrrise": ("CorrRISE", corrrise),
+    "morphs": ("Morph gradients", morphs),
     "precision": ("Time in reduced precision", precision),
     "fidelity": ("Maps in reduced precision", fidelity),
     "batch": ("Images in one pass", batch),
