@@ -158,13 +158,13 @@ def test_a_forward_that_fails_midway_leaves_the_model_as_it_was(method, images, 
 
     pair = PairSimilarity(Failing())
     before = state(pair)
+    message = None
     try:
         attribute(method, pair, images)
     except RuntimeError as error:
-        assert "midway" in str(error)
-    else:
-        # It had what it needed before, or a copy of the model failed where the model itself goes on.
-        assert pair.embedding_model.calls[0] < failing_call
+        message = str(error)
+    # Later calls may be those of a twin, which is not used then, or come after the last one.
+    assert message == "midway" or (message is None and failing_call > 1)
     assert same_state(before, state(pair))
 
 
