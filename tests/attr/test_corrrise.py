@@ -139,7 +139,7 @@ def test_seed_generator_and_global_state(pair, images):
         ({"seed": 1, "generator": torch.Generator()}, ValueError, "got both"),
         ({"seed": 1.5}, TypeError, "seed as an integer"),
         ({"generator": 4}, TypeError, "torch.Generator"),
-        ({"baselines": "black"}, TypeError, "'black'"),
+        ({"baselines": "black"}, ValueError, "unknown baseline .black.: expected one of partner"),
         ({"baselines": 255}, ValueError, r"in \[0, 1\]"),
         ({"baselines": torch.zeros(2, 3, 18, 14)}, ValueError, "fit images"),
         ({"baselines": torch.zeros(1, 3, 9, 9)}, ValueError, "fit images"),
