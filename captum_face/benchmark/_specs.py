@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,10 @@ class Prepared(PairAttribution):
                     f"with {self._spec.name}:{self._spec.faces}=..."
                 )
             options = {**options, self._spec.faces: self._faces}
-        return method.attribute(inputs, **options)
+        with warnings.catch_warnings():
+            # They are told from the pair's people, but perhaps not from an image with patches of others.
+            warnings.filterwarnings("ignore", r"\d+ of \d+ strangers look like")
+            return method.attribute(inputs, **options)
 
     def smoothed(self, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """What is done to raw maps."""
