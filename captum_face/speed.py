@@ -106,7 +106,7 @@ def images_per_pass(size: BatchSize, pair: PairSimilarity, image: Tensor, *, bac
         image: One image ``(1, C, H, W)`` of those that will pass.
         backward: Of a backward pass for the image alone instead of a forward pass.
 
-    Cost: none, but for the first ``"auto"``: see :func:`~captum_face._batching.cheapest_batch_size`.
+    Cost: none, but for the first ``"auto"`` two passes of each size that is tried.
     """
     if isinstance(size, int):
         return size

@@ -49,7 +49,7 @@ napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|nn|captum|matplotlib|numpy|PIL|pathlib|collections|typing|inspect|types)\..*"),
-    ("py:.*", r"Tensor|Module|Path|Side|.*\.weights\.Model"),
+    ("py:.*", r"Tensor|Module|Path|Side|BatchSize|Baselines|.*\.weights\.Model"),
     ("py:.*", r"zennit\..*|Composite|Canonizer"),
     ("py:(meth|attr)", r"attribute|PairSimilarity\.against|OnnxEmbedding\.fixed_batch"),
 ]

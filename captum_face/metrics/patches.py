@@ -30,8 +30,7 @@ class Patched(NamedTuple):
     images: Tensor  #: ``(N, C, H, W)``
     masks: Tensor  #: ``(N, H, W)`` bool, True where any patch lies
     patches: Tensor  #: ``(N, n, H, W)`` bool, each patch on its own
-    #: Rows and columns among which patches were drawn: elsewhere there is none, as everybody knows.
-    region: tuple[slice, slice]
+    region: tuple[slice, slice]  #: rows and columns among which patches were drawn; elsewhere there is none
 
 
 class PatchEffect(NamedTuple):
