@@ -101,7 +101,9 @@ def main(debug: bool) -> None:
     show_default=True,
     help="A part to take from another face; repeatable.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the synthetic faces and of CorrRISE.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Of the synthetic faces and of the methods that draw."
+)
 @_readable_errors
 def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
     """Explain a synthetic pair whose changed parts are known.
@@ -120,7 +122,12 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
     seeded: dict[str, Any] = {"seed": seed}
     explanations = [
         explain_pair(pair, faces.image_a, faces.image_b, method=method, show_progress=True, **options)
-        for method, options in (("fggb", {}), ("corrrise", seeded), ("reconstruction", {}))
+        for method, options in (
+            ("fggb", {}),
+            ("corrrise", seeded),
+            ("morph_gradients", seeded),
+            ("reconstruction", {}),
+        )
     ]
     click.echo(f"One synthetic face twice; of the second, {', '.join(changed)} are from another face.")
     click.echo(explanations[0].verdict.capitalize())

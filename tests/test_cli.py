@@ -189,7 +189,15 @@ def test_debug_shows_where_an_error_came_from(folder):
 def test_demo_prints_shares_and_writes_the_figure(folder):
     result = run("demo", "--output", "figures/demo.png")
     assert result.exit_code == 0, result.output
-    for part in ("Score", "threshold", "of the area", "of fggb's", "of corrrise's", "of reconstruction's"):
+    for part in (
+        "Score",
+        "threshold",
+        "of the area",
+        "of fggb's",
+        "of corrrise's",
+        "of morph_gradients's",
+        "of reconstruction's",
+    ):
         assert part in result.output
     assert Image.open(folder / "figures" / "demo.png").size[0] > 1000
     result = run("demo", "--changed", "moth")
