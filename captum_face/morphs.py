@@ -324,9 +324,10 @@ def _warn_of_acquaintances(scores: Tensor, threshold: float) -> None:
 def alignment(images: Tensor, faces: Tensor) -> Tensor:
     """How well faces lie on the mean of others: the correlation of their edges at the same place.
 
-    Brightness gradients after a slight blur, weighted by a Gaussian around the middle of the face. On crops
-    in ArcFace's alignment, against the mean of eight others, it was .18 or more; after a shift of 16 of 112
-    pixels, or upside down, .21 or less in nine of ten cases (``tests/benchmarks/morphs.py``).
+    Brightness gradients after a slight blur, weighted by a Gaussian around the middle of the face. Against
+    the mean of eight others 19 of 20 crops in ArcFace's alignment have 0.16 or more. Moved down by 16 of 112
+    pixels or upside down nine of ten have less than 0.15, moved sideways half of them
+    (``tests/benchmarks/morphs.py --study alignment``).
 
     Args:
         images: ``(N, C, H, W)``.
