@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from captum_face._batching import default_batch_size, in_passes
 from captum_face._validation import require_images, require_positive, require_positive_int, require_scores
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth
@@ -24,6 +26,7 @@ __all__ = [
     "Ends",
     "MorphComponents",
     "Morphs",
+    "alignment",
     "drawn_strangers",
     "morphs",
     "require_strangers",
@@ -264,21 +267,29 @@ class Ends(NamedTuple):
         Warns:
             UserWarning: starts that look like a person of the pairs; images that seem not to be aligned.
         """
-        image_a, image_b = images
-        count = max(len(image_a), len(image_b))
+        count = max(len(image) for image in images)
         with torch.no_grad():
-            score = _scorer(forward_func)
-            scores = score(image_a, image_b)
-            against_b = torch.stack([score(start, image_b) for start in starts[:, None]])
-            against_a = torch.stack([score(image_a, start) for start in starts[:, None]])
-            if threshold is not None and not rendered:
-                _warn_of_acquaintances(torch.cat([against_a, against_b], 1).amax(1), threshold)
+            if isinstance(forward_func, PairSimilarity):
+                pair, limit = forward_func, default_batch_size(starts.device)
+                own_a, own_b, others = (
+                    torch.cat([*in_passes(pair.embed, some, limit)]) for some in (*images, starts)
+                )
+                score = partial(_embedded_scores, pair)
+            else:
+                own_a, own_b, others = *images, starts
+                score = partial(_called_scores, forward_func)
+            against_b, against_a = (
+                torch.stack([score(*ends) for ends in rows])
+                for rows in (((s, own_b) for s in others[:, None]), ((own_a, s) for s in others[:, None]))
+            )
             if not rendered:
+                if threshold is not None:
+                    _warn_of_acquaintances(torch.cat([against_a, against_b], 1).amax(1), threshold)
                 _warn_unaligned(images, starts)
             return cls(
                 (against_b.mean(0).expand(count), against_a.mean(0).expand(count)),
-                (score(image_b, image_b).expand(count), score(image_a, image_a).expand(count)),
-                scores,
+                (score(own_b, own_b).expand(count), score(own_a, own_a).expand(count)),
+                score(own_a, own_b),
             )
 
     def components(self, strangers: tuple[Tensor, Tensor], partner: tuple[Tensor, Tensor]) -> MorphComponents:
@@ -286,27 +297,17 @@ class Ends(NamedTuple):
         return MorphComponents(strangers, partner, *self)
 
 
-def _scorer(forward_func: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Scores ``(N,)`` of two batches, of which one may be 1; every batch is embedded once."""
-    if not isinstance(forward_func, PairSimilarity):
+def _embedded_scores(pair: PairSimilarity, first: Tensor, second: Tensor) -> Tensor:
+    """Scores ``(N,)`` of two batches of embeddings, of which one may be 1."""
+    return pair.contributions(first, second).sum(-1)
 
-        def score_called(first: Tensor, second: Tensor) -> Tensor:
-            # A callable of someone else's need not broadcast.
-            count = max(len(first), len(second))
-            ends = (images.expand(count, -1, -1, -1) for images in (first, second))
-            return require_scores(forward_func(*ends), count, first)
 
-        return score_called
-    pair = forward_func
-    known: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def embedded(images: Tensor) -> Tensor:
-        key = images.data_ptr()
-        if key not in known:
-            known[key] = images, pair.embed(images)  # held, so that nothing else gets its address
-        return known[key][1]
-
-    return lambda first, second: pair.contributions(embedded(first), embedded(second)).sum(-1)
+def _called_scores(forward_func: Callable[..., Tensor], first: Tensor, second: Tensor) -> Tensor:
+    """Scores ``(N,)`` of two batches of images, of which one may be 1."""
+    # A callable of someone else's need not broadcast.
+    count = max(len(first), len(second))
+    ends = (images.expand(count, -1, -1, -1) for images in (first, second))
+    return require_scores(forward_func(*ends), count, first)
 
 
 def _warn_of_acquaintances(scores: Tensor, threshold: float) -> None:

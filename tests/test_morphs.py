@@ -208,3 +208,17 @@ def test_images_that_do_not_lie_on_the_others_are_noticed():
         Ends.of(pair, images, faces, 1.0)
     with pytest.warns(UserWarning, match=r"image_b\[0\] does not lie on the strangers' mean face"):
         Ends.of(pair, (two.image_a, shifted), faces, 1.0)
+
+
+def test_images_that_share_their_memory_are_told_apart():
+    """A batch against its own first image, which begins at the same address."""
+    images = torch.rand(3, 3, 12, 12, generator=generator(0))
+    starts = torch.rand(4, 3, 12, 12, generator=generator(1))
+    pair = pixels()
+    got, want = (Ends.of(pair, (images, first), starts, None) for first in (images[:1], images[:1].clone()))
+    torch.testing.assert_close(got.scores, want.scores)
+    torch.testing.assert_close(got.scores, pair(images, images[:1]))
+    for x, y in zip(
+        got.stranger_scores + got.perfect_scores, want.stranger_scores + want.perfect_scores, strict=True
+    ):
+        torch.testing.assert_close(x, y)

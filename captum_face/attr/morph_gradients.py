@@ -270,8 +270,10 @@ class _Walk(NamedTuple):
             progress(len(rows))
             return torch.stack(maps)
 
-        parts = in_passes(work, torch.arange(len(points.shares)), self.limit)
-        return torch.stack([*parts]).sum(0)
+        total = torch.zeros(len(targets), *self.side.image.shape[1:]).to(self.side.image)
+        for part in in_passes(work, torch.arange(len(points.shares)), self.limit):
+            total += part
+        return total
 
 
 def _silent(_: int) -> None:

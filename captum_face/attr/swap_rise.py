@@ -71,7 +71,7 @@ class SwapRISE(MorphingAttribution):
             n_masks: Masks for each image and question.
             n_patches: Patches that each mask swaps.
             patch_size: Side of a patch in pixels, or ``(height, width)``; None for 30/112 of the sides.
-            n_strangers: Strangers who take turns, of more so many are drawn.
+            n_strangers: Strangers who take turns, of more so many are drawn. At most half of ``n_masks``.
             seed: Makes the maps repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
@@ -140,9 +140,11 @@ class SwapRISE(MorphingAttribution):
             masks = random_patches(
                 n_masks, size, n_patches=n_patches, patch_size=patch_size, generator=generator
             )
-            starts, ends = self._ends(images, strangers, n_strangers, theta, generator)
-            # Strangers take turns, so that each is seen by as many masks as any other.
-            turns = torch.arange(n_masks) % n_strangers
+            # Strangers take turns, so that each has as many masks as any other, and two at least: a single
+            # score, relative to the stranger's mean, would say nothing.
+            n_turns = min(n_strangers, n_masks // 2)
+            starts, ends = self._ends(images, strangers, n_turns, theta, generator)
+            turns = torch.arange(n_masks) % n_turns
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
                 def scored(partners: Tensor, baselines: Tensor, counted: bool) -> Tensor:

@@ -148,8 +148,10 @@ def make_plan(
         )
     bystanders: dict[str, list[str]] = {}
     if any(spec.faces for spec in specs):
-        for probe in dict.fromkeys(pairs.names[index][0] for index in readable):
-            own = [index for index in readable if pairs.names[index][0] == probe]
+        by_probe: dict[str, list[int]] = {}
+        for index in readable:
+            by_probe.setdefault(pairs.names[index][0], []).append(index)
+        for probe, own in by_probe.items():
             group = dict.fromkeys(name for index in own for name in pairs.names[index])
             bystanders[probe] = choose_strangers(
                 pair,

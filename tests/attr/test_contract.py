@@ -152,19 +152,16 @@ def test_a_forward_that_fails_midway_leaves_the_model_as_it_was(method, images, 
 
         def forward(self, x):
             self.calls[0] += 1
-            if self.calls[0] == failing_call:
+            if self.calls[0] >= failing_call:  # from then on: a faster twin of the model may fail first
                 raise RuntimeError("midway")
             return self.net(x)
 
     pair = PairSimilarity(Failing())
     before = state(pair)
-    message = None
-    try:
+    if method.needs == "embeddings" and failing_call > 2:
+        pytest.skip("needs each side's embeddings alone, in two calls")
+    with pytest.raises(RuntimeError, match="midway"):
         attribute(method, pair, images)
-    except RuntimeError as error:
-        message = str(error)
-    # Later calls may be those of a twin, which is not used then, or come after the last one.
-    assert "midway" in message if message else failing_call > 1
     assert same_state(before, state(pair))
 
 

@@ -123,3 +123,13 @@ def test_bad_options_before_any_pass(images, strangers, options, message):
 
     with pytest.raises(ValueError, match=message):
         SwapRISE(PairSimilarity(never), strangers).attribute(images, **options)
+
+
+def test_more_strangers_than_masks_still_say_something(strict, images, strangers):
+    """Each keeps two masks: of one, relative to its own mean, nothing would be left."""
+    inputs = tuple(image.double() for image in images)
+    method = SwapRISE(strict, strangers.double())
+    many = method.components(inputs, n_masks=12, n_strangers=16, seed=0)
+    few = method.components(inputs, n_masks=12, n_strangers=6, seed=0)
+    assert many.strangers[0].abs().amax() > 0
+    torch.testing.assert_close(many.strangers[0], few.strangers[0])
