@@ -30,6 +30,7 @@ __all__ = [
     "drawn_strangers",
     "morphs",
     "require_strangers",
+    "turns",
 ]
 
 #: Standard deviations of the Gaussians that spread the maps of strangers and of the partner, as shares of the
@@ -229,10 +230,15 @@ def _rendered(like: Tensor) -> Tensor:
 
 
 def drawn_strangers(strangers: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
-    """``n`` of them by turns, in random order: each as often as any other, and evenly over all turns."""
+    """At most ``n`` of them, in random order."""
     device = generator.device if generator is not None else None
-    order = torch.randperm(len(strangers), generator=generator, device=device).to(strangers.device)[:n]
-    return strangers[order[torch.arange(n, device=order.device) % len(order)]]
+    order = torch.randperm(len(strangers), generator=generator, device=device).to(strangers.device)
+    return strangers[order[:n]]
+
+
+def turns(strangers: Tensor, n: int) -> Tensor:
+    """Whose turn it is at each of ``n`` points: each as often as any other, and evenly over all points."""
+    return torch.arange(n, device=strangers.device) % len(strangers)
 
 
 class Ends(NamedTuple):
@@ -247,9 +253,10 @@ class Ends(NamedTuple):
         cls,
         forward_func: Callable[[Tensor, Tensor], Tensor],
         images: tuple[Tensor, Tensor],
-        starts: Tensor,
+        strangers: Tensor,
         threshold: float | None,
         *,
+        n_turns: int | None = None,
         rendered: bool = False,
     ) -> Ends:
         """Scores the ends, and warns of what makes morphs meaningless.
@@ -257,26 +264,28 @@ class Ends(NamedTuple):
         Args:
             forward_func: A :class:`~captum_face.PairSimilarity`, or any callable ``(a, b) -> (N,)``.
             images: Of both sides.
-            starts: ``(n, C, H, W)``: a stranger for each morph.
+            strangers: ``(M, C, H, W)``, from :func:`drawn_strangers`.
             threshold: Strangers who score as high look like the pairs' own people; None for no threshold.
+            n_turns: Points that the strangers share by :func:`turns`, for whose starts the mean score stands;
+                None for one a stranger.
             rendered: The strangers are no photos, and nothing is said of how photos lie on them.
 
-        Cost: a forward pass for each image and each start; with a callable a score for each start and image,
-        and three for each pair.
+        Cost: a forward pass for each image and each stranger; with a callable a score for each stranger and
+        image, and three for each pair.
 
         Warns:
-            UserWarning: starts that look like a person of the pairs; images that seem not to be aligned.
+            UserWarning: strangers who look like a person of the pairs; images that seem not to be aligned.
         """
         count = max(len(image) for image in images)
         with torch.no_grad():
             if isinstance(forward_func, PairSimilarity):
-                pair, limit = forward_func, default_batch_size(starts.device)
+                pair, limit = forward_func, default_batch_size(strangers.device)
                 own_a, own_b, others = (
-                    torch.cat([*in_passes(pair.embed, some, limit)]) for some in (*images, starts)
+                    torch.cat([*in_passes(pair.embed, some, limit)]) for some in (*images, strangers)
                 )
                 score = partial(_embedded_scores, pair)
             else:
-                own_a, own_b, others = *images, starts
+                own_a, own_b, others = *images, strangers
                 score = partial(_called_scores, forward_func)
             against_b, against_a = (
                 torch.stack([score(*ends) for ends in rows])
@@ -285,9 +294,10 @@ class Ends(NamedTuple):
             if not rendered:
                 if threshold is not None:
                     _warn_of_acquaintances(torch.cat([against_a, against_b], 1).amax(1), threshold)
-                _warn_unaligned(images, starts)
+                _warn_unaligned(images, strangers)
+            drawn = turns(strangers, n_turns or len(strangers))
             return cls(
-                (against_b.mean(0).expand(count), against_a.mean(0).expand(count)),
+                (against_b[drawn].mean(0).expand(count), against_a[drawn].mean(0).expand(count)),
                 (score(own_b, own_b).expand(count), score(own_a, own_a).expand(count)),
                 score(own_a, own_b),
             )

@@ -8,7 +8,15 @@ from torch import nn
 
 from captum_face import PairSimilarity
 from captum_face.data import synthetic
-from captum_face.morphs import Ends, MorphComponents, alignment, drawn_strangers, morphs, require_strangers
+from captum_face.morphs import (
+    Ends,
+    MorphComponents,
+    alignment,
+    drawn_strangers,
+    morphs,
+    require_strangers,
+    turns,
+)
 from captum_face.reconstruction.faces import render_faces
 
 
@@ -51,7 +59,7 @@ def test_a_weight_is_what_changes_around_the_point():
 def test_strangers_take_turns_along_the_straight_lines():
     """So that the points of each are spread over all of the way."""
     shares = morphs(12, (2, 2), softness=None).shares[:, 0, 0]
-    people = drawn_strangers(torch.arange(3.0), 12, generator())
+    people = turns(torch.arange(3.0), 12)
     for stranger in range(3):
         torch.testing.assert_close(shares[people == stranger].diff(), torch.full((3,), 0.25))
 
@@ -107,12 +115,23 @@ def test_strangers_no_less_alike_than_the_partner_itself():
 
 
 def test_every_stranger_has_as_many_turns():
-    people = torch.arange(3.0)[:, None]
-    drawn = drawn_strangers(people, 8, generator()).flatten().long()
-    assert sorted(drawn.bincount().tolist()) == [2, 3, 3]
-    many = drawn_strangers(torch.arange(50.0)[:, None], 8, generator()).flatten()
+    people = torch.arange(3.0)
+    drawn = drawn_strangers(people, 8, generator())
+    assert sorted(drawn.tolist()) == people.tolist()
+    assert sorted(turns(drawn, 8).bincount().tolist()) == [2, 3, 3]
+    many = drawn_strangers(torch.arange(50.0), 8, generator())
     assert len(many.unique()) == 8
     assert many.max() > 8
+
+
+def test_strangers_count_as_often_as_they_have_turns():
+    pair = pixels()
+    images = [torch.rand(1, 3, 12, 12, generator=generator(seed)) for seed in (0, 1)]
+    faces = torch.rand(3, 3, 12, 12, generator=generator(2))
+    found = Ends.of(pair, (images[0], images[1]), faces, None, n_turns=5)
+    scores = pair(faces, images[1].expand(3, -1, -1, -1))
+    expected = (scores[[0, 1, 2, 0, 1]]).mean()
+    torch.testing.assert_close(found.stranger_scores[0], expected[None])
 
 
 def test_strangers_from_a_folder(tmp_path):

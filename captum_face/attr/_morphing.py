@@ -44,10 +44,10 @@ class MorphingAttribution(PairAttribution):
         threshold: float,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Ends]:
-        """``n`` strangers, and what all ends score."""
+        """Strangers for ``n`` turns, and what all ends score."""
         given = self.strangers if strangers is None else strangers
-        starts = drawn_strangers(require_strangers(given, images), n, generator)
-        return starts, Ends.of(self.forward_func, images, starts, threshold, rendered=given is None)
+        drawn = drawn_strangers(require_strangers(given, images), n, generator)
+        return drawn, Ends.of(self.forward_func, images, drawn, threshold, n_turns=n, rendered=given is None)
 
 
 def require_position(position: float | None) -> float | None:

@@ -14,7 +14,7 @@ from captum_face._batching import BatchSize, in_passes, require_batch_size
 from captum_face._validation import require_generator, require_positive, require_positive_int
 from captum_face.attr._base import Side, gradients_enabled, image_gradient
 from captum_face.attr._morphing import MorphingAttribution, halves, require_position
-from captum_face.morphs import SMOOTHING, MorphComponents, Morphs, morphs
+from captum_face.morphs import SMOOTHING, MorphComponents, Morphs, morphs, turns
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth
 from captum_face.speed import accelerated, images_per_pass
@@ -137,7 +137,7 @@ class MorphGradients(MorphingAttribution):
             the sum of each map less what it explains.
 
         Cost: for each image ``2 n_points`` forward and backward passes, of which half of the forward passes
-        are shared by all its partners; ``n_points + 4`` more forward passes for a pair.
+        are shared by all its partners; for a pair one more forward pass for each stranger, and 4.
 
         Raises:
             TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
@@ -197,7 +197,7 @@ class MorphGradients(MorphingAttribution):
             size = (images[0].shape[2], images[0].shape[3])
             lines = morphs(n_points, size, softness=None, generator=generator)
             regions = morphs(n_points, size, softness=softness, generator=generator)
-            starts, ends = self._ends(images, strangers, n_points, theta, generator)
+            drawn, ends = self._ends(images, strangers, n_points, theta, generator)
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
                 with torch.no_grad():
@@ -205,7 +205,7 @@ class MorphGradients(MorphingAttribution):
                 quick = accelerated(pair, side.image)
                 limit = images_per_pass(internal_batch_size, quick, side.image, backward=True)
                 walk = _Walk(quick, side, limit)
-                above = walk.charged(lines, starts, targets, progress)
+                above = walk.charged(lines, drawn, targets, progress)
                 # The bar counts images, however many partners they have.
                 below = [
                     walk.charged(regions, partner[None], targets[i : i + 1], progress if i == 0 else _silent)
@@ -245,7 +245,7 @@ class _Walk(NamedTuple):
 
         Args:
             points: Where.
-            starts: Where the morph of each point begins ``(n, C, H, W)``, or one for all.
+            starts: Where morphs begin ``(M, C, H, W)``; they take turns.
             targets: Embeddings ``(K, D)`` against which points are scored.
             progress: Called with the number of points done.
 
@@ -254,7 +254,7 @@ class _Walk(NamedTuple):
         """
 
         def work(rows: Tensor) -> Tensor:
-            start = starts[rows.to(starts.device)] if len(starts) > 1 else starts
+            start = starts[turns(starts, len(points.shares))[rows]]
             change = self.side.image - start
             shares, weights = (values[rows][:, None].to(change) for values in points)
             with gradients_enabled():

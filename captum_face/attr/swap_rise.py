@@ -15,7 +15,7 @@ from captum_face.attr._base import Side
 from captum_face.attr._morphing import MorphingAttribution, halves, require_position
 from captum_face.attr.corrrise import correlation_map
 from captum_face.masks import mask_scorer, random_patches
-from captum_face.morphs import MorphComponents
+from captum_face.morphs import MorphComponents, turns
 
 __all__ = ["SwapRISE", "visibility_effect"]
 
@@ -142,9 +142,8 @@ class SwapRISE(MorphingAttribution):
             )
             # Strangers take turns, so that each has as many masks as any other, and two at least: a single
             # score, relative to the stranger's mean, would say nothing.
-            n_turns = min(n_strangers, n_masks // 2)
-            starts, ends = self._ends(images, strangers, n_turns, theta, generator)
-            turns = torch.arange(n_masks) % n_turns
+            drawn, ends = self._ends(images, strangers, min(n_strangers, n_masks // 2), theta, generator)
+            whose = turns(drawn, n_masks)
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
                 def scored(partners: Tensor, baselines: Tensor, counted: bool) -> Tensor:
@@ -159,11 +158,11 @@ class SwapRISE(MorphingAttribution):
                     )
                     return score(masks)
 
-                above = scored(side.partners, starts[turns], True)
+                above = scored(side.partners, drawn[whose], True)
                 # What a stranger's own pixels do to all scores alike is not about where the patches are.
-                for turn in turns.unique():
-                    own = above[:, turns == turn]
-                    above[:, turns == turn] = own - own.mean(1, keepdim=True)
+                for stranger in range(len(drawn)):
+                    own = above[:, whose == stranger]
+                    above[:, whose == stranger] = own - own.mean(1, keepdim=True)
                 below = [
                     scored(partner[None], partner[None], index == 0)
                     for index, partner in enumerate(side.partners)

@@ -127,14 +127,19 @@ def _collect(
 
 
 def _resampled_means(values: Sequence[float], seed: int) -> np.ndarray:
-    return _counts(len(values), seed) @ np.asarray(values) / len(values)
+    own = np.asarray(values)
+    # In parts, so that no more of the counts than one of them is there in double precision.
+    parts = np.array_split(_counts(len(values), seed), _N_BOOTSTRAP // 100)
+    return np.concatenate([part.astype(float) @ own for part in parts]) / len(values)
 
 
 @lru_cache(maxsize=8)
 def _counts(n: int, seed: int) -> np.ndarray:
     """How often each of ``n`` pairs is drawn in each resample; the same for all methods and metrics."""
-    draws = np.random.default_rng(seed).integers(n, size=(_N_BOOTSTRAP, n))
-    return np.stack([np.bincount(draw, minlength=n) for draw in draws]).astype(float)
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(n, size=n) for _ in range(_N_BOOTSTRAP))
+    # None is drawn anywhere near 65,536 times; for 6,000 pairs this has 24 MB.
+    return np.stack([np.bincount(draw, minlength=n).astype(np.uint16) for draw in draws])
 
 
 def _summary(values: Sequence[float], seed: int) -> tuple[float, float, tuple[float, float]]:
