@@ -84,7 +84,7 @@ class SwapRISE(MorphingAttribution):
             in a patch share the effect, so a map does not add up to the score.
 
         Cost: for each image ``2 n_masks`` forward passes, of which half are shared by all its partners;
-        ``n_strangers + 6`` more for a pair. No backward pass.
+        one for each stranger and 6 more for a pair. No backward pass.
 
         Raises:
             TypeError: ``forward_func`` does not answer with numbers.

@@ -215,8 +215,10 @@ def test_passes_are_counted(method, images):
         options["internal_batch_size"] = 7
     inputs = tuple(image[:1] for image in images)
     built.attribute(inputs, **options)
-    # Windows of 5 by steps of 4 on 18 x 14 pixels; regions where there is no face to find.
-    values = {**options, "D": 7, "windows": 5 * 4, "regions": 7 * 7}
+    # Windows of 5 by steps of 4 on 18 x 14 pixels; regions where there is no face to find; 8 rendered
+    # strangers, of whom no more are drawn than can take turns.
+    most = options.get("n_points", options.get("n_strangers", 0))
+    values = {**options, "D": 7, "windows": 5 * 4, "regions": 7 * 7, "strangers": min(8, most)}
     expected = {"forward": 0, "backward": 0}
     for part in filter(lambda text: text != "none", method.passes.split(", ")):
         formula, name = part.rsplit(" ", 1)

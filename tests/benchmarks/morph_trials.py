@@ -20,9 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_face import MorphGradients, PairSimilarity
-from captum_face.attr._base import first_side_alone
-from captum_face.morphs import MorphComponents, drawn_strangers, morphs, turns
+from captum_face import PairSimilarity
+from captum_face.morphs import Ends, drawn_strangers, morphs, turns
 from captum_face.postprocessing import smooth
 from captum_face.reconstruction import load_decoder
 from captum_face.reconstruction.decoder import decode
@@ -70,21 +69,21 @@ def gauss_legendre(n: int = N) -> tuple[Tensor, Tensor]:
     return torch.tensor((nodes + 1) / 2).float(), torch.tensor(weights / 2).float()
 
 
-def strangers_of(one: Pair, generator: torch.Generator) -> Tensor:
+def strangers_of(one: Pair, generator: torch.Generator, n: int = N) -> Tensor:
     """Where the way to each point begins."""
-    drawn = drawn_strangers(one.strangers, N, generator)
-    return drawn[turns(drawn, N)]
+    drawn = drawn_strangers(one.strangers, n, generator)
+    return drawn[turns(drawn, n)]
 
 
 def random_of(one: Pair) -> torch.Generator:
     return torch.Generator().manual_seed(one.scene.seed)
 
 
-def ways(one: Pair, image: Tensor, partner: Tensor) -> Ways:
+def ways(one: Pair, image: Tensor, partner: Tensor, n: int = N, **options) -> Ways:
     """Those of the method."""
     generator = random_of(one)
-    regions = morphs(N, (image.shape[2], image.shape[3]), generator=generator)
-    strangers = line(strangers_of(one, generator), image, *even())
+    regions = morphs(n, (image.shape[2], image.shape[3]), generator=generator, **options)
+    strangers = line(strangers_of(one, generator, n), image, *even(n))
     change = image - partner
     shares, weights = (values[:, None] for values in regions)
     return strangers, Way(partner + shares * change, weights * change)
@@ -97,6 +96,15 @@ def both(one: Pair, found: Ways, partner: Tensor) -> tuple[Tensor, Tensor]:
 
 def as_it_is(one: Pair, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return both(one, ways(one, *inputs), inputs[1])
+
+
+def with_options(n: int = N, **options) -> Trial:
+    """The method's ways with other numbers of points and other regions."""
+
+    def trial(one: Pair, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return both(one, ways(one, *inputs, n=n, **options), inputs[1])
+
+    return trial
 
 
 def straight(nodes: tuple[Tensor, Tensor]) -> Trial:
@@ -214,19 +222,27 @@ def through_decoder(path: Path) -> Trial:
 
 
 def joined(
-    found: MorphComponents, maps: tuple[Tensor, Tensor], scales: tuple[tuple[float, ...], tuple[float, ...]]
+    ends: Ends, maps: tuple[Tensor, Tensor], scales: tuple[tuple[float, ...], tuple[float, ...]]
 ) -> Tensor:
     """One map from two by the method's rule, each smoothed by the mean of several Gaussians."""
     above, below = (
         torch.stack([smooth(own, sigma, keep_sum=True) for sigma in sigmas]).mean(0)
         for own, sigmas in zip(maps, scales, strict=True)
     )
-    weight = found.positions(THRESHOLD)[0][:, None, None, None]
-    return (1 - weight) * above + weight * below
+    sides = ends.components((above, above[:0]), (below, below[:0]))
+    return sides.joined(sides.positions(THRESHOLD))[0]
 
 
 TRIALS: dict[str, Trial] = {
     "as it is": as_it_is,
+    "16 points": with_options(16),
+    "20 points": with_options(20),
+    "24 points": with_options(24),
+    "56 points": with_options(56),
+    "softness .5": with_options(softness=0.5),
+    "softness 2": with_options(softness=2.0),
+    "regions of 3 px": with_options(scale=3 / 112),
+    "regions of 12 px": with_options(scale=12 / 112),
     "straight from the partner": straight(even()),
     "straight, Gauss-Legendre": straight(gauss_legendre()),
     "noise .05": noisy(0.05),
@@ -240,6 +256,10 @@ TRIALS: dict[str, Trial] = {
     "features at 14 x 14, straight": through_features("features.11", regional=False),
 }
 SCALES = {
+    "smoothed by 3, 5, 8 / 8": ((3.0, 5.0, 8.0), (8.0,)),
+    "smoothed by 2, 5, 12 / 8": ((2.0, 5.0, 12.0), (8.0,)),
+    "smoothed by 3, 8 / 8": ((3.0, 8.0), (8.0,)),
+    "smoothed by 2, 4, 8 / 4, 8, 16": ((2.0, 4.0, 8.0), (4.0, 8.0, 16.0)),
     "smoothed by 3 and 5": ((3.0,), (5.0,)),
     "smoothed by 5 and 12": ((5.0,), (12.0,)),
     "smoothed by 8 and 12": ((8.0,), (12.0,)),
@@ -270,12 +290,7 @@ def main() -> None:
         trials["decoded embeddings"] = through_decoder(options.decoder)
     with pairs[0].scene.pair.frozen():
         ends = [
-            [
-                first_side_alone(MorphGradients(one.scene.pair, one.strangers)).components(
-                    inputs, n_points=1, smoothing=0, seed=0
-                )
-                for inputs in one.inputs
-            ]
+            [Ends.of(one.scene.pair, inputs, one.strangers[:N], None) for inputs in one.inputs]
             for one in pairs
         ]
         print(f"{sum(one.scene.same for one in pairs)} genuine of {len(pairs)} pairs of {options.half}.csv")
@@ -290,7 +305,7 @@ def main() -> None:
                     judged(
                         pairs,
                         [
-                            [joined(end, both_maps, scales) for end, both_maps in zip(e, m, strict=True)]
+                            [joined(own, both_maps, scales) for own, both_maps in zip(e, m, strict=True)]
                             for e, m in zip(ends, maps, strict=True)
                         ],
                     ),
