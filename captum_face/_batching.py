@@ -62,7 +62,7 @@ def cheapest_batch_size(run: Callable[[int], object], device: torch.device, rule
     while size <= min(16 * start, 4 * best):
         try:
             costs[size] = min(_seconds(run, size, device) for _ in range(2)) / size  # the first warms up
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if size == start or not is_out_of_memory(error):
                 raise
             break
@@ -87,11 +87,14 @@ def _seconds(run: Callable[[int], object], size: int, device: torch.device) -> f
     return clock() - started
 
 
+#: How allocators of all kinds say that nothing is left.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an accelerator or the CPU's allocator had no memory left."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or (
-        isinstance(error, RuntimeError)
-        and any(text in str(error) for text in ("out of memory", "can't allocate memory"))
+    """Whether an accelerator, the CPU's allocator or Python had no memory left."""
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
     )
 
 
@@ -99,14 +102,14 @@ def in_passes(work: Callable[[Tensor], Tensor], items: Tensor, size: int) -> Ite
     """``work`` on ``size`` items after the other, and on half as many from where memory runs out.
 
     Raises:
-        RuntimeError: out of memory with a single item.
+        RuntimeError, MemoryError: out of memory with a single item.
     """
     start = 0
     while start < len(items):
         chunk = items[start : start + size]
         try:
             result = work(chunk)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if len(chunk) == 1 or not is_out_of_memory(error):
                 raise
             # Tried again below, where the error no longer holds on to what was computed.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 __all__ = [
     "Baselines",
+    "not_differentiable",
     "require_baselines",
     "require_choice",
     "require_generator",
@@ -290,3 +291,12 @@ def require_generator(seed: int | None, generator: torch.Generator | None) -> to
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"expected a seed of 64 bits, got {seed!r}")
     return torch.Generator().manual_seed(int(seed))
+
+
+def not_differentiable() -> TypeError:
+    """The error for an embedding model that has no gradient for its images, with what to do."""
+    return TypeError(
+        "expected an embedding model that can be differentiated, got one whose embedding has no gradient for "
+        "the image (onnxruntime, numpy, or no_grad inside); use CorrRISE, which needs scores alone, or "
+        "captum_face.models.load_onnx for an .onnx file"
+    )

@@ -8,23 +8,21 @@ one image's maps and a small matrix product.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from captum_face._batching import BatchSize, is_out_of_memory, require_batch_size
-from captum_face._validation import require_choice, require_images
+from captum_face._validation import not_differentiable, require_choice, require_images
 from captum_face.pair import PairSimilarity
 from captum_face.scores import unit
-from captum_face.speed import accelerated, images_per_pass
+from captum_face.speed import accelerated, differentiable_embeddings, images_per_pass
 
 __all__ = [
     "gradient_channel_maps",
     "gradient_channel_maps_chunked",
     "heaviest_channels",
-    "not_differentiable",
     "require_gradient_options",
     "weighted_channel_maps",
 ]
@@ -100,9 +98,9 @@ def gradient_channel_maps_chunked(
                 with torch.inference_mode(False), torch.enable_grad():
                     replicas = image.detach().expand(size, -1, -1, -1)
                     replicas = replicas.clone(memory_format=layout).requires_grad_()
-                    graph = replicas, transform(_differentiable_embeddings(pair, replicas))
+                    graph = replicas, transform(differentiable_embeddings(pair, replicas))
             gradients = _channel_gradients(*graph, wanted[part], retain_graph=part.stop < len(wanted))
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if size == 1 or not is_out_of_memory(error):
                 raise
             # Tried again below, where the error no longer holds on to what was computed.
@@ -225,29 +223,3 @@ def _probed(pair: PairSimilarity, image: Tensor) -> tuple[torch.memory_format, i
         if layout is torch.contiguous_format or "view" not in str(error):
             raise
     return torch.contiguous_format, pair.embed(image.contiguous()).shape[1]
-
-
-def _differentiable_embeddings(pair: PairSimilarity, images: Tensor) -> Tensor:
-    # A compiled model gives its buffers away in the first backward pass; here the graph is used again.
-    eager = (
-        torch.compiler.set_stance("force_eager") if hasattr(torch.compiler, "set_stance") else nullcontext()
-    )
-    try:
-        with eager:
-            embeddings = pair.embed(images)
-    except RuntimeError as error:
-        if "numpy()" in str(error):
-            raise not_differentiable() from error
-        raise
-    if not embeddings.requires_grad:
-        raise not_differentiable()
-    return embeddings
-
-
-def not_differentiable() -> TypeError:
-    """The error for an embedding model that has no gradient for its images, with what to do."""
-    return TypeError(
-        "expected an embedding model that can be differentiated, got one whose embedding has no gradient for "
-        "the image (onnxruntime, numpy, or no_grad inside); use CorrRISE, which needs scores alone, or "
-        "captum_face.models.load_onnx for an .onnx file"
-    )

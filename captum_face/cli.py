@@ -287,6 +287,11 @@ def identify(
     aligned as the model expects, and of one size; nothing is cropped or resized.
     """
     given = _options_by_method([get_method(method)], options)[method]
+    if output.resolve().is_relative_to(gallery.resolve()):
+        raise ValueError(
+            f"expected an output folder outside the gallery, got {output} in {gallery}: its figure would be "
+            "searched the next time; choose another --output"
+        )
     pair = load_pair(model, weights=weights, preprocess=preprocess, threshold=threshold)
     _writable(output)
     found = identify_probe(

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from captum_face._files import write_whole
 from captum_face._validation import require_choice, require_pair
 from captum_face.attr import PairAttribution, get_method
 from captum_face.data.images import load_image
@@ -130,11 +131,7 @@ class Explanation:
             for side, value in zip("ab", values, strict=True)
         }
         arrays |= {"score": np.array(self.score), "threshold": np.array(self.threshold)}
-        np.savez_compressed(paths["maps"], **arrays)  # type: ignore[arg-type] # its last option is a bool
-        self.plot(**options).savefig(paths["figure"])
-        summary = self.summary() | {"figure": {name: plain(value) for name, value in options.items()}}
-        text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
-        paths["summary"].write_text(text + "\n", encoding="utf-8")
+        save_result(paths, arrays, self.plot(**options), self.summary(), options)
         return paths
 
     def __repr__(self) -> str:
@@ -234,6 +231,26 @@ def explain(
     )
 
 
+def save_result(
+    paths: dict[str, Path],
+    arrays: dict[str, np.ndarray],
+    figure: Figure,
+    summary: dict[str, Any],
+    figure_options: dict[str, Any],
+) -> None:
+    """Writes maps, figure and summary of a result, each of them wholly or not at all."""
+    summary = summary | {"figure": {name: plain(value) for name, value in figure_options.items()}}
+    text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
+
+    def save_maps(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type] # its last option is a bool
+
+    write_whole(paths["maps"], save_maps)
+    write_whole(paths["figure"], lambda path: figure.savefig(path, format="png"))
+    write_whole(paths["summary"], lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
 def prepared_method(
     pair: PairSimilarity, method: str, options: dict[str, Any]
 ) -> tuple[PairAttribution, dict[str, Any]]:
@@ -262,6 +279,7 @@ def settings(
             name: plain(value) for name, value in {**defaults, **options}.items() if name != "show_progress"
         },
         "score": pair.score.name,
+        "precision": pair.precision,
         "preprocess": repr(pair.preprocess),
         "embedding_model": type(pair.embedding_model).__name__,
         "image_size": list(image.shape[-2:]),

@@ -56,8 +56,8 @@ def attribute_gallery(
         top_k: Explain only so many images, those of the best scores; None for all. More than K are K.
         gallery_embeddings: ``(K, D)`` from :func:`~captum_face.gallery.embed_gallery`, where a
             gallery is searched often.
-        options: Options of the method's ``attribute``. ``show_progress`` also shows a bar over the
-            gallery as it is embedded.
+        options: Options of the method's ``attribute``; ``baselines`` of K images are one for each of the
+            gallery. ``show_progress`` also shows a bar over the gallery as it is embedded.
 
     Returns:
         :class:`GalleryAttributions`, in the order of the gallery; with ``top_k`` the best score first,
@@ -94,26 +94,21 @@ def attribute_gallery(
         require_positive_int(top_k, "top_k")
     # An option that the method lacks: here, before the gallery is embedded.
     inspect.signature(method.attribute).bind((probe, gallery), **options)
-    for name in options:
-        if name.startswith("return_") and options[name]:
-            raise ValueError(
-                f"expected options that leave attribute()'s answer a pair of maps, got {name}; call "
-                "attribute() itself for what else it returns"
-            )
+    require_maps_alone(options)
+    if gallery_embeddings is not None:
+        require_embeddings(gallery_embeddings, len(gallery))
     with pair.frozen(), torch.inference_mode(False), torch.no_grad():
         if gallery_embeddings is None:
             gallery_embeddings = embed_gallery(
                 pair, gallery, show_progress=bool(options.get("show_progress", False))
             )
-        elif gallery_embeddings.ndim != 2 or len(gallery_embeddings) != len(gallery):
-            raise ValueError(
-                f"expected gallery_embeddings ({len(gallery)}, D), one for each image of the gallery, got "
-                f"{tuple(gallery_embeddings.shape)}"
-            )
-        scores = gallery_scores(pair, pair.embed(probe), gallery_embeddings.to(probe.device))[0]
+        own = pair.embed(probe)
+        require_embeddings(gallery_embeddings, len(gallery), own.shape[1])
+        scores = gallery_scores(pair, own, gallery_embeddings.to(probe.device))[0]
         indices = torch.arange(len(gallery), device=scores.device)
         if top_k is not None:
             indices = scores.argsort(descending=True, stable=True)[:top_k]
+            options = of_rows(options, indices, len(gallery))
             gallery, gallery_embeddings = gallery[indices], gallery_embeddings[indices]
     alone = first_side_alone(method)
     alone.forward_func = with_known_embeddings(pair, gallery, gallery_embeddings.to(probe.device))
@@ -140,7 +135,7 @@ def embed_gallery(
             size below 1.
     """
     require_batch_size(batch_size, "batch_size")
-    parts = []
+    parts: list[Tensor] = []
     with (
         pair.frozen(),
         torch.inference_mode(False),
@@ -172,13 +167,64 @@ def with_known_embeddings(pair: PairSimilarity, gallery: Tensor, embeddings: Ten
     """
 
     class Known(type(pair)):  # type: ignore[misc]  # a subclass: copies with another model keep it
+        def _known(self, images: Tensor) -> bool:
+            alike = images.shape == gallery.shape and not images.requires_grad
+            return alike and torch.equal(images, gallery)
+
         def embed(self, images: Tensor) -> Tensor:
-            known = images.shape == gallery.shape and not images.requires_grad
-            return embeddings if known and torch.equal(images, gallery) else super().embed(images)
+            return embeddings if self._known(images) else super().embed(images)
+
+        def embed_in_passes(self, images: Tensor, batch_size: BatchSize = None) -> Tensor:
+            return embeddings if self._known(images) else super().embed_in_passes(images, batch_size)
 
     twin = copy.copy(pair)
     twin.__class__ = Known
     return twin
+
+
+def require_embeddings(embeddings: object, n: int, dimensions: int | None = None) -> Tensor:
+    """Returns a gallery's embeddings if they are a tensor ``(n, D)``.
+
+    Args:
+        embeddings: What a caller gave.
+        n: Images in the gallery.
+        dimensions: D of the model, where it is known.
+
+    Raises:
+        TypeError: no tensor of floats.
+        ValueError: of another shape.
+    """
+    if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
+        came = str(embeddings.dtype) if isinstance(embeddings, Tensor) else type(embeddings).__name__
+        raise TypeError(f"expected gallery_embeddings as a torch.Tensor of floats ({n}, D), got {came}")
+    if embeddings.ndim != 2 or len(embeddings) != n or dimensions not in (None, embeddings.shape[1]):
+        raise ValueError(
+            f"expected gallery_embeddings ({n}, {dimensions or 'D'}), this model's of each image of the "
+            f"gallery, got {tuple(embeddings.shape)}"
+        )
+    return embeddings
+
+
+def require_maps_alone(options: dict[str, Any]) -> None:
+    """Raises a ValueError if an option makes ``attribute`` return more than two maps."""
+    for name in options:
+        if name.startswith("return_") and options[name]:
+            raise ValueError(
+                f"expected options that leave attribute()'s answer a pair of maps, got {name}; call "
+                "attribute() itself for what else it returns"
+            )
+
+
+def of_rows(options: dict[str, Any], rows: Tensor, n: int) -> dict[str, Any]:
+    """The options with those of ``baselines`` that belong to some rows of a gallery of ``n`` images."""
+
+    def chosen(value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return tuple(map(chosen, value))
+        one_each = isinstance(value, Tensor) and value.ndim == 4 and len(value) == n > 1
+        return value[rows.to(value.device)] if one_each else value
+
+    return options | {"baselines": chosen(options["baselines"])} if "baselines" in options else options
 
 
 def _require_method(method: object) -> PairSimilarity:

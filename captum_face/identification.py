@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,13 +16,14 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_face._batching import default_batch_size
+from captum_face._batching import BatchSize, require_batch_size
+from captum_face._files import write_whole
 from captum_face._validation import require_images, require_positive_int
-from captum_face.explanation import plain, prepared_method, settings, single_image, versions
-from captum_face.gallery import attribute_gallery, gallery_scores
+from captum_face.explanation import prepared_method, save_result, settings, single_image, versions
+from captum_face.gallery import attribute_gallery, gallery_scores, of_rows, require_maps_alone
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import pixel_map
-from captum_face.speed import accelerated
+from captum_face.speed import accelerated, images_per_pass
 from captum_face.visualization import decision_text
 
 __all__ = ["Identification", "Match", "identify"]
@@ -126,18 +126,17 @@ class Identification:
         own = [match.own_attribution for match in self.matches if match.own_attribution is not None]
         if own:
             arrays["own_attributions"] = _array(own)
-        np.savez_compressed(paths["maps"], **arrays)  # type: ignore[arg-type] # its last option is a bool
-        self.plot(**options).savefig(paths["figure"])
-        summary = self.summary() | {"figure": {name: plain(value) for name, value in options.items()}}
-        text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
-        paths["summary"].write_text(text + "\n", encoding="utf-8")
-        with open(paths["ranking"], "w", newline="", encoding="utf-8") as file:
+        save_result(paths, arrays, self.plot(**options), self.summary(), options)
+        write_whole(paths["ranking"], self._write_ranking)
+        return paths
+
+    def _write_ranking(self, path: Path) -> None:
+        with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["rank", "name", "score"])
             writer.writerows(
                 [rank, name, repr(score)] for rank, (name, score) in enumerate(self.ranking, start=1)
             )
-        return paths
 
     def __repr__(self) -> str:
         return f"Identification(method={self.method!r}, {self.verdict})"
@@ -152,7 +151,7 @@ def identify(
     top_k: int = 5,
     both: bool = False,
     names: Sequence[str] | None = None,
-    batch_size: int | None = None,
+    batch_size: BatchSize = None,
     **options: Any,
 ) -> Identification:
     """Searches a gallery for a probe and explains the best matches.
@@ -170,7 +169,8 @@ def identify(
         top_k: Matches to explain. More than the gallery has are all.
         both: Also explain each match's own image against the probe.
         names: Of the images of a gallery tensor; None for their numbers.
-        batch_size: Gallery images in one forward pass; None for what suits the device.
+        batch_size: Gallery images in one forward pass; None for what suits the device, ``"auto"`` for what
+            is measured to be cheapest. Half as many from where memory runs out.
         options: Options of the method's ``attribute``. Methods with a ``seed`` get 0 unless told otherwise.
             ``show_progress`` also shows a bar over the gallery.
 
@@ -198,15 +198,14 @@ def identify(
     """
     attribution, options = prepared_method(pair, method, options)
     require_positive_int(top_k, "top_k")
+    require_batch_size(batch_size, "batch_size")
+    require_maps_alone(options)
     image = require_images(single_image(probe), "probe")
     if len(image) != 1:
         raise ValueError(f"expected one probe (1, C, H, W), got {tuple(image.shape)}; give them one by one")
     own_file = Path(probe) if isinstance(probe, (str, Path)) else None
     loaders, left_out = _gallery(gallery, names, image, own_file)
     show_progress = bool(options.get("show_progress", False))
-    if batch_size is None:
-        batch_size = default_batch_size(image.device)
-    require_positive_int(batch_size, "batch_size")
 
     known, embeddings = [], []
     with (
@@ -217,9 +216,10 @@ def identify(
     ):
         own = pair.embed(image)  # first: a model that does not take such images says so at once
         quick = accelerated(pair, image)
-        for start in range(0, len(loaders), batch_size):
+        size = images_per_pass(batch_size, quick, image)
+        for start in range(0, len(loaders), size):
             batch = []
-            for name in list(loaders)[start : start + batch_size]:
+            for name in list(loaders)[start : start + size]:
                 try:
                     batch.append(loaders[name]().to(image))
                     known.append(name)
@@ -227,7 +227,7 @@ def identify(
                     left_out[name] = str(error)
                 bar.update()
             if batch:
-                embeddings.append(quick.embed(torch.cat(batch)))
+                embeddings.append(quick.embed_in_passes(torch.cat(batch), size))
         if not known:
             raise ValueError(_nothing_left(left_out))
         table = torch.cat(embeddings)
@@ -235,6 +235,7 @@ def identify(
     order = scores.argsort(descending=True, stable=True)
     best = order[:top_k]
     images = torch.cat([loaders[known[i]]().to(image) for i in best.tolist()])
+    options = of_rows(options, best, len(known))
     if both:
         maps, own_maps = attribution.attribute((image, images), **options)
     else:

@@ -338,7 +338,7 @@ def mask_scorer(
         given = perturbations_per_eval
         size = given if isinstance(given, int) else default_batch_size(image.device)
     with torch.no_grad():
-        score_batch = _partner_scorer(forward_func, partners, swapped)
+        score_batch = _partner_scorer(forward_func, partners, swapped, size)
 
     def score(masks: Tensor) -> Tensor:
         def score_masked(rows: Tensor) -> Tensor:
@@ -359,11 +359,11 @@ def mask_scorer(
 
 
 def _partner_scorer(
-    forward_func: Callable[[Tensor, Tensor], Tensor], partners: Tensor, swapped: bool
+    forward_func: Callable[[Tensor, Tensor], Tensor], partners: Tensor, swapped: bool, size: int
 ) -> Callable[[Tensor], Tensor]:
     """A function from masked images ``(m, C, H, W)`` to their scores ``(K, m)`` against all partners."""
     if isinstance(forward_func, PairSimilarity):
-        pair, intact = forward_func, forward_func.embed(partners)[:, None]
+        pair, intact = forward_func, forward_func.embed_in_passes(partners, size)[:, None]
 
         def score_embedded(masked: Tensor) -> Tensor:
             embeddings = pair.embed(masked)[None]

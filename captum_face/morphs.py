@@ -16,7 +16,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_face._batching import default_batch_size, in_passes
 from captum_face._validation import require_images, require_positive, require_positive_int, require_scores
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth
@@ -279,10 +278,8 @@ class Ends(NamedTuple):
         count = max(len(image) for image in images)
         with torch.no_grad():
             if isinstance(forward_func, PairSimilarity):
-                pair, limit = forward_func, default_batch_size(strangers.device)
-                own_a, own_b, others = (
-                    torch.cat([*in_passes(pair.embed, some, limit)]) for some in (*images, strangers)
-                )
+                pair = forward_func
+                own_a, own_b, others = (pair.embed_in_passes(some) for some in (*images, strangers))
                 score = partial(_embedded_scores, pair)
             else:
                 own_a, own_b, others = *images, strangers

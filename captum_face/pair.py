@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_face._batching import BatchSize, default_batch_size, in_passes
 from captum_face._validation import (
     require_choice,
     require_images,
@@ -198,10 +199,24 @@ class PairSimilarity(nn.Module):
                 stacklevel=2,
             )
         size = self.max_batch_size or len(images)
-        # A copy each: models and preprocessing that work in place must not change the caller's images.
-        return torch.cat([self._embed_batch(batch.clone()) for batch in images.split(size)])
+        return torch.cat([self._embed_batch(batch) for batch in images.split(size)])
+
+    def embed_in_passes(self, images: Tensor, batch_size: BatchSize = None) -> Tensor:
+        """:meth:`embed` a few images at a time, for batches that memory may not hold at once.
+
+        Args:
+            images: ``(N, C, H, W)`` in [0, 1].
+            batch_size: Images in one pass; anything but a number is what suits the device. Half as many from
+                where memory runs out.
+        """
+        size = (
+            batch_size if isinstance(batch_size, int) else default_batch_size(images.device, self.precision)
+        )
+        return torch.cat([*in_passes(self.embed, images, size)])
 
     def _embed_batch(self, images: Tensor) -> Tensor:
+        # A copy: models and preprocessing that work in place must not change the caller's images.
+        images = images.clone()
         reduced = self.precision == "bfloat16"
         autocast = torch.autocast(images.device.type, torch.bfloat16) if reduced else nullcontext()
         with autocast, _tensor_float_32(self.precision == "tf32"):

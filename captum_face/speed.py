@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 
@@ -20,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from captum_face._batching import BatchSize, cheapest_batch_size, default_batch_size
-from captum_face._validation import require_images
+from captum_face._validation import not_differentiable, require_images
 from captum_face.pair import PairSimilarity, in_float32
 
-__all__ = ["Plan", "accelerated", "images_per_pass", "plan"]
+__all__ = ["Plan", "accelerated", "differentiable_embeddings", "images_per_pass", "plan"]
 
 # How far the twin's embedding may lie from the model's, relative to its length.
 _TOLERANCE = 1e-5
@@ -46,9 +47,9 @@ class Plan:
 class _Twin(nn.Module):
     """A model's copy with folded BatchNorm, which takes images in the layout that suits it."""
 
-    def __init__(self, model: nn.Module, folded: int, channels_last: bool) -> None:
+    def __init__(self, model: nn.Module, folded: int, channels_last: bool, version: list[object]) -> None:
         super().__init__()
-        self.model, self.folded, self.channels_last = model, folded, channels_last
+        self.model, self.folded, self.channels_last, self.version = model, folded, channels_last, version
 
     def forward(self, images: Tensor) -> Tensor:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
@@ -84,7 +85,9 @@ def accelerated(pair: PairSimilarity, image: Tensor) -> PairSimilarity:
         image = image.detach().clone()
         expected, followers = _recorded(exact, model, image)
         known = _TWINS.pop(model, None)
-        for twin in chain([known] if known is not None else [], _candidates(model, followers)):
+        # What changed may not show in this image: behind black pixels, or where a unit is dead for it.
+        current = [known] if known is not None and known.version == _version(model) else []
+        for twin in chain(current, _candidates(model, followers)):
             try:
                 got = _with_model(exact, twin).embed(image)
             except Exception:  # whatever it is that this network does not take
@@ -143,11 +146,33 @@ def _pass(pair: PairSimilarity, image: Tensor, backward: bool) -> Callable[[int]
             if size not in graphs:
                 graphs.clear()
                 leaf = image.detach().repeat(size, 1, 1, 1).requires_grad_()
-                graphs[size] = leaf, pair.embed(leaf)
+                graphs[size] = leaf, differentiable_embeddings(pair, leaf)
             leaf, embeddings = graphs[size]
             torch.autograd.grad(embeddings.sum(), leaf, retain_graph=True)
 
     return run
+
+
+def differentiable_embeddings(pair: PairSimilarity, images: Tensor) -> Tensor:
+    """Embeddings with a graph that can be gone back through more than once.
+
+    Raises:
+        TypeError: the model has no gradient for the images.
+    """
+    # A compiled model gives its buffers away in the first backward pass; here the graph is used again.
+    eager = (
+        torch.compiler.set_stance("force_eager") if hasattr(torch.compiler, "set_stance") else nullcontext()
+    )
+    try:
+        with eager:
+            embeddings = pair.embed(images)
+    except RuntimeError as error:
+        if "numpy()" in str(error):
+            raise not_differentiable() from error
+        raise
+    if not embeddings.requires_grad:
+        raise not_differentiable()
+    return embeddings
 
 
 def plan(pair: PairSimilarity, images: Tensor, *, measure: bool = False) -> Plan:
@@ -171,8 +196,9 @@ def plan(pair: PairSimilarity, images: Tensor, *, measure: bool = False) -> Plan
         obstacle = _obstacle(pair, image)
         quick = accelerated(pair, image)
         if measure:
-            for backward in (False, True):
-                images_per_pass("auto", quick, image, backward=backward)
+            images_per_pass("auto", quick, image)
+            with suppress(TypeError):  # of a model without gradients there is nothing to measure
+                images_per_pass("auto", quick, image, backward=True)
     known = _MEASURED.get(_owner(quick), {})
     measured = [known.get(_key(quick, image, backward)) for backward in (False, True)]
     size, twin = default_batch_size(image.device, pair.precision), quick.embedding_model
@@ -229,6 +255,12 @@ def _recorded(pair: PairSimilarity, model: nn.Module, image: Tensor) -> tuple[Te
     return embedding, [(before, name) for before, name in followers if called.count(before) == 1]
 
 
+def _version(model: nn.Module) -> list[object]:
+    """What changes with the weights of a model, but for what is written through ``.data``."""
+    tensors = (*model.parameters(), *model.buffers())
+    return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+
+
 def _candidates(model: nn.Module, followers: list[tuple[str, str]]) -> Iterator[_Twin]:
     """Twins of a model, the fastest first; each is made when it is asked for."""
     for pairs in (followers, []) if followers else ([],):
@@ -244,10 +276,11 @@ def _candidates(model: nn.Module, followers: list[tuple[str, str]]) -> Iterator[
                 _replace(folded, name, nn.Identity().eval())
         except Exception:  # whatever it is that cannot be copied
             continue
-        yield _Twin(folded, len(pairs), channels_last=True).eval()
+        version = _version(model)
+        yield _Twin(folded, len(pairs), True, version).eval()
         # Networks that flatten by .view take no other layout than the usual one.
         if pairs:
-            yield _Twin(folded, len(pairs), channels_last=False).eval()
+            yield _Twin(folded, len(pairs), False, version).eval()
 
 
 def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:

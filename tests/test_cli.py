@@ -247,6 +247,7 @@ def test_identify_says_what_does_not_fit(folder, gallery):
         (("--method", "corise"), "did you mean 'corrrise'"),
         (("--option", "n_mask=3"), "did you mean 'n_masks'"),
         (("--top-k", "0"), "top-k"),
+        (("--output", "people/out"), "expected an output folder outside the gallery"),
     ):
         result = run(*arguments, *extra)
         assert result.exit_code != 0

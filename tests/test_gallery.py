@@ -129,6 +129,20 @@ def test_the_best_are_explained_in_their_order(pair, probe, gallery):
     assert len(attribute_gallery(method, probe, gallery, top_k=50).indices) == 7
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_the_best_keep_the_pixels_that_stand_in_for_hidden_ones(pair, probe, gallery, both):
+    fills = torch.rand(7, 3, 18, 14, generator=torch.Generator().manual_seed(4))
+    options = FAST["corrrise"] | {"baselines": (fills, 0.5) if both else fills}
+    method = captum_face.CorrRISE(pair)
+    every = attribute_gallery(method, probe, gallery, **options)
+    best = attribute_gallery(method, probe, gallery, top_k=3, **options)
+    torch.testing.assert_close(best.attributions, every.attributions[best.indices])
+    found = captum_face.identify(pair, probe, gallery, "corrrise", top_k=3, **options)
+    for match, index in zip(found.matches, best.indices.tolist(), strict=True):
+        assert match.name == str(index)
+        torch.testing.assert_close(match.attribution, every.attributions[[index]])
+
+
 def test_a_gallery_embedded_before_is_not_embedded_again(probe, gallery):
     model = Counting()
     embeddings = embed_gallery(model.pair, gallery, batch_size=3)
@@ -211,6 +225,7 @@ def test_what_does_not_fit_is_refused_before_any_pass(probe, gallery):
         ((fggb, probe, gallery), {"n_masks": 3}, TypeError, "n_masks"),
         ((lrp, probe, gallery), {"return_convergence_delta": True}, ValueError, "expected options that"),
         ((fggb, probe, gallery), {"gallery_embeddings": torch.rand(6, 7)}, ValueError, r"\(7, D\)"),
+        ((fggb, probe, gallery), {"gallery_embeddings": [0.0] * 7}, TypeError, "as a torch.Tensor"),
         ((captum_face.FGGB, probe, gallery), {}, TypeError, "expected a method of captum_face"),
         ((NoiseTunnel(fggb), probe, gallery), {}, TypeError, "got NoiseTunnel"),
         ((captum_face.CorrRISE(model.net), probe, gallery), {}, TypeError, "on a PairSimilarity"),
@@ -218,3 +233,6 @@ def test_what_does_not_fit_is_refused_before_any_pass(probe, gallery):
         with pytest.raises(error, match=message):
             attribute_gallery(*arguments, **options)
     assert model.forward == 0
+    for dimensions in (1, 8):  # of another model; a single channel would broadcast
+        with pytest.raises(ValueError, match=r"expected gallery_embeddings \(7, 7\), this model's"):
+            attribute_gallery(fggb, probe, gallery, gallery_embeddings=torch.rand(7, dimensions))

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from captum_face import METHODS, Identification, explain, identify
+from captum_face import METHODS, Identification, PairSimilarity, explain, identify
 from captum_face.data.images import load_image
 from tests.attr.test_contract import FAST, same_state, state
 
@@ -132,6 +132,8 @@ def test_what_does_not_fit_is_refused_before_any_pass(pair, folder):
         ((torch.rand(2, 3, 18, 14), gallery), {}, ValueError, "expected one probe"),
         ((probe, gallery, "corise"), {}, ValueError, "did you mean 'corrrise'"),
         ((probe, gallery), {"n_mask": 4}, ValueError, "did you mean 'n_masks'"),
+        ((probe, gallery), {"batch_size": "all"}, ValueError, "batch_size"),
+        ((probe, gallery, "lrp"), {"return_convergence_delta": True}, ValueError, "a pair of maps"),
     ):
         with pytest.raises(error, match=message):
             identify(pair, *arguments, **options)
@@ -188,6 +190,30 @@ def test_what_is_saved_can_be_read(pair, folder, both):
     with open(paths["ranking"], newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["name"], float(row["score"])) for row in rows] == list(found.ranking)
+
+
+def test_a_figure_that_fails_leaves_what_was_saved_before(pair, folder):
+    paths = run(pair, folder, top_k=2).save(folder / "out")
+    before = {path: path.read_bytes() for path in paths.values()}
+    with pytest.raises(TypeError, match="bogus"):
+        run(pair, folder, top_k=1).save(folder / "out", bogus=1)
+    assert {path: path.read_bytes() for path in (folder / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize("batch_size", [4, "auto"])
+def test_half_of_the_gallery_where_memory_runs_out(pair, folder, batch_size):
+    want = run(pair, folder, top_k=2)
+    net = pair.embedding_model
+
+    def model(x):
+        if len(x) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return net(x)
+
+    narrow = PairSimilarity(model, preprocess=pair.preprocess, threshold=pair.threshold)
+    found = run(narrow, folder, top_k=2, batch_size=batch_size)
+    assert [name for name, _ in found.ranking] == [name for name, _ in want.ranking]
+    torch.testing.assert_close(found.maps, want.maps, rtol=1e-4, atol=1e-5)
 
 
 def test_maps_of_nothing_are_said_to_be_empty(pair, folder):

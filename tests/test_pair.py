@@ -133,6 +133,23 @@ def test_max_batch_size_splits_and_remedies_fixed_batches(net, images):
     assert set(seen) == {1}
 
 
+def test_embedding_in_passes_splits_and_halves(net, images):
+    seen = []
+
+    def model(x):
+        seen.append(len(x))
+        if len(x) > 2:
+            raise MemoryError
+        return net(x)
+
+    pair = PairSimilarity(model)
+    torch.testing.assert_close(pair.embed_in_passes(images[0], 3), net(images[0]))
+    assert seen == [3, 1, 1, 1]
+    seen.clear()
+    PairSimilarity(model, max_batch_size=1).embed_in_passes(images[0], 2)
+    assert seen == [1, 1, 1]
+
+
 def test_decide_uses_the_threshold_inclusively(images):
     pair = PairSimilarity(lambda x: torch.ones(len(x), 2), threshold=2.0, score="dot")
     assert pair.decide(*images).tolist() == [True] * 3

@@ -72,6 +72,15 @@ def test_a_twin_follows_weights_that_change(net, images, how):
     assert quick(pair, images[0]).embedding_model is twin.embedding_model
 
 
+def test_a_twin_follows_weights_that_do_not_show_in_the_image(net, images):
+    pair, black = PairSimilarity(net), torch.zeros(1, 3, 18, 14)
+    quick(pair, black)
+    with torch.no_grad():
+        net.conv1.weight.mul_(1.5)
+    twin = quick(pair, black)
+    torch.testing.assert_close(twin.embed(images[0]), pair.embed(images[0]), rtol=1e-5, atol=1e-6)
+
+
 def test_a_twin_goes_with_its_model(images):
     net = small_net().eval()
     quick(PairSimilarity(net), images[0])
@@ -318,6 +327,36 @@ def test_methods_go_on_where_memory_runs_out(net, images):
         got, want = method(narrow).attribute(inputs, **options), method(wide).attribute(inputs, **options)
         for x, y in zip(got, want, strict=True):
             torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"),
+        MemoryError(),
+    ],
+)
+def test_whatever_says_that_memory_ran_out(error):
+    def work(items):
+        if len(items) > 1:
+            raise error
+        return items
+
+    assert torch.cat([*in_passes(work, torch.arange(5), 4)]).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_there_is_no_backward_pass_to_measure(net, images):
+    @torch.no_grad()
+    def model(x):
+        return net(x)
+
+    pair, inputs = PairSimilarity(model), tuple(image[:1] for image in images)
+    with pytest.raises(TypeError, match="that can be differentiated"):
+        FGGB(pair).attribute(inputs, internal_batch_size="auto")
+    chosen = plan(pair, inputs[0], measure=True)
+    assert chosen.forward_images >= 1
+    assert chosen.backward_channels is None
 
 
 @pytest.mark.real

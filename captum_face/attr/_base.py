@@ -14,8 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_face._batching import BatchSize
-from captum_face._validation import require_baselines, require_pair
-from captum_face.channels import not_differentiable
+from captum_face._validation import not_differentiable, require_baselines, require_pair
 from captum_face.masks import masked_scores
 from captum_face.pair import PairSimilarity, frozen
 

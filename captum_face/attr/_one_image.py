@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from captum_face._validation import require_scores
+from captum_face._validation import not_differentiable, require_scores
 from captum_face.attr._base import Side, gradients_enabled
-from captum_face.channels import not_differentiable
 from captum_face.pair import AgainstReference, PairSimilarity
 from captum_face.scores import Cosine, unit
 
@@ -70,7 +69,7 @@ def scores_of_one_image(
     partners = side.partners.clone()
     if isinstance(forward_func, PairSimilarity):
         with torch.no_grad():
-            embeddings = forward_func.embed(partners)
+            embeddings = forward_func.embed_in_passes(partners)
         for partner, embedding in zip(partners, embeddings, strict=True):
             yield partner[None], _OneImage(forward_func, embedding[None], side.swapped)
         return

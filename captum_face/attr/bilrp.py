@@ -100,7 +100,9 @@ class BiLRP(RelevanceAttribution):
         pair = self._require_pair_similarity()
         with self._prepared(inputs) as images:
             with torch.no_grad():
-                shares = pair.contributions(*(pair.embed(image) for image in images))
+                shares = pair.contributions(
+                    *(pair.embed_in_passes(image, internal_batch_size) for image in images)
+                )
             propagation = self._propagation(pair, images[0][:1])
             starts = self._starts(shares)
 
@@ -166,7 +168,9 @@ class BiLRP(RelevanceAttribution):
         with self._prepared(inputs) as images:
             _require_grid(grid, images[0])
             with torch.no_grad():
-                shares = pair.contributions(*(pair.embed(image) for image in images))
+                shares = pair.contributions(
+                    *(pair.embed_in_passes(image, internal_batch_size) for image in images)
+                )
             propagation = self._propagation(pair, images[0][:1])
             starts = self._starts(shares)
             total = sum(map(len, images)) if self.projections is None else 2 * len(shares)

@@ -88,7 +88,7 @@ class FAME(PairAttribution):
                 with gradients_enabled():
                     image = side.image.clone()
                     with torch.no_grad():
-                        partners = pair.embed(side.partners.clone())
+                        partners = pair.embed_in_passes(side.partners.clone())
                     for index, partner in enumerate(partners[:, None]):
                         total = torch.zeros_like(image[:, 0])
                         for sign in signs:

@@ -130,7 +130,9 @@ class FGGB(PairAttribution):
         bounds: tuple[list[Tensor], list[Tensor]] = ([], [])
         with self._prepared(inputs) as images:
             with torch.no_grad():
-                contributions = pair.contributions(*(pair.embed(image) for image in images))
+                contributions = pair.contributions(
+                    *(pair.embed_in_passes(image, internal_batch_size) for image in images)
+                )
             dimensions = contributions.shape[1]
             weights = contributions - theta / dimensions
 

@@ -10,7 +10,7 @@ from captum.attr._utils.approximation_methods import SUPPORTED_METHODS
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import default_batch_size
+from captum_face._batching import default_batch_size, is_out_of_memory
 from captum_face._validation import require_choice, require_pair, require_positive, require_positive_int
 from captum_face.attr.each_side import _EachSide
 
@@ -157,17 +157,24 @@ class PairIntegratedGradients(_EachSide):
             raise ValueError("expected n_steps of at least 2 for method='riemann_trapezoid', got 1")
         if internal_batch_size is None:
             image_a, _ = require_pair(inputs)
-            internal_batch_size = default_batch_size(image_a.device)
+            precision = getattr(self.forward_func, "precision", "float32")
+            internal_batch_size = default_batch_size(image_a.device, precision)
         require_positive_int(internal_batch_size, "internal_batch_size")
         options = {
             "baselines": self.default_baselines if baselines is None else baselines,
             "n_steps": n_steps,
             "method": require_choice(method, SUPPORTED_METHODS, "method of integration"),
-            "internal_batch_size": internal_batch_size,
         }
-        return self._on_each_side(
-            inputs, captum.attr.IntegratedGradients, options, show_progress=show_progress
-        )
+        while True:
+            sized = options | {"internal_batch_size": internal_batch_size}
+            try:
+                return self._on_each_side(
+                    inputs, captum.attr.IntegratedGradients, sized, show_progress=show_progress
+                )
+            except (RuntimeError, MemoryError) as error:
+                if internal_batch_size == 1 or not is_out_of_memory(error):
+                    raise
+            internal_batch_size //= 2
 
 
 class PairBlurredIntegratedGradients(PairIntegratedGradients):

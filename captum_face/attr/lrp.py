@@ -158,7 +158,9 @@ class LRP(RelevanceAttribution):
         pair = self._require_pair_similarity()
         with self._prepared(inputs) as images:
             with torch.no_grad():
-                shares = pair.contributions(*(pair.embed(image) for image in images))
+                shares = pair.contributions(
+                    *(pair.embed_in_passes(image, internal_batch_size) for image in images)
+                )
             propagation = self._propagation(pair, images[0][:1])
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:

@@ -201,7 +201,7 @@ class MorphGradients(MorphingAttribution):
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
                 with torch.no_grad():
-                    targets = pair.embed(side.partners)
+                    targets = pair.embed_in_passes(side.partners, internal_batch_size)
                 quick = accelerated(pair, side.image)
                 limit = images_per_pass(internal_batch_size, quick, side.image, backward=True)
                 walk = _Walk(quick, side, limit)

@@ -95,7 +95,7 @@ class Reconstruction(PairAttribution):
         theta = pair.threshold if threshold is None else require_threshold(threshold)
         with self._prepared(inputs) as images:
             with torch.no_grad():
-                embeddings = [pair.embed(image) for image in images]
+                embeddings = [pair.embed_in_passes(image, internal_batch_size) for image in images]
                 weights = pair.contributions(*embeddings)
             drawer = find_decoder(
                 pair, self.decoder if decoder is None else decoder, embeddings[0], images[0]

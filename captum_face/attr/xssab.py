@@ -66,7 +66,7 @@ class XSSAB(PairAttribution):
                     image = side.image.clone().requires_grad_()
                     own = pair.embed(image)
                     with torch.no_grad():
-                        partners = pair.embed(side.partners.clone())
+                        partners = pair.embed_in_passes(side.partners.clone())
                     ends = (partners, own) if side.swapped else (own, partners)
                     contributions = pair.contributions(*ends)
                     agree = contributions.detach() >= theta / contributions.shape[1]

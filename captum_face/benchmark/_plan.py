@@ -58,6 +58,7 @@ class Plan:
                 "name": model_name or type(pair.embedding_model).__name__,
                 "weights": _digest(pair),
                 "score": pair.score.name,
+                "precision": pair.precision,
                 # A function's address differs from process to process.
                 "preprocess": re.sub(r" at 0x[0-9a-f]+", "", repr(pair.preprocess)),
             },
@@ -211,7 +212,7 @@ def _embedded(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Embeddings of images by name, and why there is none of some: one bad image does not end a run."""
     try:
-        answers = pair.embed(torch.stack(list(images.values())).to(device))
+        answers = pair.embed_in_passes(torch.stack(list(images.values())).to(device))
         return dict(zip(images, answers, strict=True)), {}
     except Exception as error:  # whatever a model raises
         embedded, failed = {}, {}

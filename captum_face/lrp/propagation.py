@@ -15,8 +15,7 @@ from zennit.composites import MixedComposite
 from zennit.core import Composite
 
 from captum_face._batching import default_batch_size
-from captum_face._validation import require_images, require_positive_int
-from captum_face.channels import not_differentiable
+from captum_face._validation import not_differentiable, require_images, require_positive_int
 from captum_face.lrp._checking import first_departure, first_difference
 from captum_face.lrp.canonizers import canonize
 from captum_face.lrp.composites import resolve_composite

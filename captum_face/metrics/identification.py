@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from captum_face._batching import BatchSize, in_passes, require_batch_size
 from captum_face._validation import require_choice, require_images, require_positive_int
-from captum_face.gallery import embed_gallery, gallery_scores
+from captum_face.gallery import embed_gallery, gallery_scores, require_embeddings
 from captum_face.metrics.perturbation import _MODES, _ORDERS, _evidence, _fills, _first, _ranks
 from captum_face.pair import PairSimilarity
 from captum_face.speed import accelerated, images_per_pass
@@ -131,17 +131,19 @@ def identification_curve(
     probes, gallery = (
         require_images(images, what).detach() for images, what in ((probes, "probes"), (gallery, "gallery"))
     )
-    if probes.shape[1:] != gallery.shape[1:]:
+    if probes.shape[1:] != gallery.shape[1:] or probes.dtype != gallery.dtype:
         raise ValueError(
-            f"expected probes and a gallery of the same channels and size, got {tuple(probes.shape)} and "
-            f"{tuple(gallery.shape)}"
+            "expected probes and a gallery of the same channels, size and dtype, got "
+            f"{tuple(probes.shape)} of {probes.dtype} and {tuple(gallery.shape)} of {gallery.dtype}"
         )
     people = _people(identities, len(gallery)).to(probes.device)
     require_batch_size(perturbations_per_eval, "perturbations_per_eval")
     # Images of the right shape in place of the matches, which are not known yet.
     evidence = _evidence((attributions, None), (probes, probes), order, (0,))[0]
     _fills(fill, (probes, probes), order, others)
-    if gallery_embeddings is None:
+    if gallery_embeddings is not None:
+        require_embeddings(gallery_embeddings, len(gallery))
+    else:
         gallery_embeddings = embed_gallery(
             pair, gallery, batch_size=perturbations_per_eval, show_progress=show_progress
         )
@@ -157,14 +159,13 @@ def identification_curve(
     ):
         pair = accelerated(pair, probes[:1])
         size = images_per_pass(perturbations_per_eval, pair, probes[:1])
-        matches = torch.cat(
-            [
-                gallery_scores(pair, pair.embed(chunk), known).argsort(dim=1, descending=True, stable=True)[
-                    :, 0
-                ]
-                for chunk in probes.split(size)
-            ]
+        intact = pair.embed_in_passes(probes, size)
+        require_embeddings(known, len(gallery), intact.shape[1])
+        rankings = (
+            gallery_scores(pair, part, known).argsort(dim=1, descending=True, stable=True)
+            for part in intact.split(size)
         )
+        matches = torch.cat([ranking[:, 0] for ranking in rankings])
         filled, _ = _fills(fill, (probes, gallery[matches]), order, others)
 
         def score(points: Tensor) -> Tensor:

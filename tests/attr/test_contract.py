@@ -85,6 +85,25 @@ def test_shapes_dtype_device_and_no_gradients(method, pair, images):
 
 
 @every_method
+def test_one_image_against_many_where_memory_holds_three(method, images):
+    """Half as many go in one pass, of partners too, and the maps are the same."""
+
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small_net()
+
+        def forward(self, x):
+            if len(x) > 3:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 3 is all there is")
+            return self.net(x)
+
+    inputs = images[0][:1], torch.cat([images[1], images[0].flip(-1), images[1].flip(-1)])
+    got = attribute(method, PairSimilarity(Small(), threshold=0.2), inputs)
+    close(got, attribute(method, PairSimilarity(small_net(), threshold=0.2), inputs), 1e-4)
+
+
+@every_method
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
 def test_every_precision(method, images, precision):
     pair = PairSimilarity(small_net().eval(), preprocess="arcface", threshold=0.2, precision=precision)

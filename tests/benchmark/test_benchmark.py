@@ -229,6 +229,12 @@ def test_a_folder_of_another_run_is_refused(finished, pair, pairs, changed, mess
     assert tables(finished.folder) == before
 
 
+def test_another_precision_is_refused(finished, pair, pairs):
+    reduced = PairSimilarity(pair.embedding_model, threshold=pair.threshold, precision="bfloat16")
+    with pytest.raises(ValueError, match=r"model\.precision was 'float32', is 'bfloat16'"):
+        benchmark(reduced, pairs, finished.folder, methods=CHEAP, examples=2)
+
+
 def test_other_weights_and_other_pairs_are_refused(finished, pairs):
     other = load_pair("synthetic")
     with torch.no_grad():

@@ -275,6 +275,26 @@ def symmetric(one: Pair, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]
     return (own[0] + other[0]) / 2, (own[1] + other[1]) / 2
 
 
+def several_partners(one: Pair, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The mean over all photos of the partner."""
+    maps = [as_it_is(one, (inputs[0], partner[None])) for partner in torch.cat([inputs[1], one.more])]
+    above, below = (torch.stack(own).mean(0) for own in zip(*maps, strict=True))
+    return above, below
+
+
+def tried(name: str, trial: Trial, pairs: list[Pair]) -> None:
+    ends = [
+        [Ends.of(one.scene.pair, inputs, one.strangers[:N], None) for inputs in one.inputs] for one in pairs
+    ]
+    maps = [[trial(one, inputs) for inputs in one.inputs] for one in pairs]
+    for label, scales in {name: PLAIN, **(SCALES if name == "as it is" else {})}.items():
+        found = [
+            [joined(own, both_maps, scales) for own, both_maps in zip(e, m, strict=True)]
+            for e, m in zip(ends, maps, strict=True)
+        ]
+        row(label, judged(pairs, found))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="the folder with data/ and models/")
@@ -288,28 +308,18 @@ def main() -> None:
     trials = TRIALS | {"mean of both images' maps": symmetric}
     if options.decoder:
         trials["decoded embeddings"] = through_decoder(options.decoder)
+    known = [one for one in pairs if len(one.more)]
     with pairs[0].scene.pair.frozen():
-        ends = [
-            [Ends.of(one.scene.pair, inputs, one.strangers[:N], None) for inputs in one.inputs]
-            for one in pairs
-        ]
         print(f"{sum(one.scene.same for one in pairs)} genuine of {len(pairs)} pairs of {options.half}.csv")
         print(" " * 34 + "".join(f"{column:>16}" for column in COLUMNS))
         for name, trial in trials.items():
-            if options.only and name not in options.only:
-                continue
-            maps = [[trial(one, inputs) for inputs in one.inputs] for one in pairs]
-            for label, scales in {name: PLAIN, **(SCALES if trial is as_it_is else {})}.items():
-                row(
-                    label,
-                    judged(
-                        pairs,
-                        [
-                            [joined(own, both_maps, scales) for own, both_maps in zip(e, m, strict=True)]
-                            for e, m in zip(ends, maps, strict=True)
-                        ],
-                    ),
-                )
+            if not options.only or name in options.only:
+                tried(name, trial, pairs)
+        if known and (not options.only or "several photos" in options.only):
+            n_genuine = sum(one.scene.same for one in known)
+            print(f"partners of whom there are more photos: {n_genuine} genuine of {len(known)} pairs")
+            tried("one photo", as_it_is, known)
+            tried("mean over their photos", several_partners, known)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from captum_face.data.images import load_image
 from captum_face.models import load_pair
 from captum_face.morphs import MorphComponents, alignment
 from captum_face.postprocessing import smooth
-from tests.benchmarks.halves import of_folder, person
+from tests.benchmarks.halves import PAINTED, of_folder, person
 
 THRESHOLD = 0.15  # of the equal error rate of pairs.csv
 COLUMNS = (
@@ -49,6 +49,7 @@ class Pair:
 
     scene: Scene
     strangers: Tensor
+    more: Tensor  #: further photos of the partner's person ``(K, C, H, W)``, if there are any
 
     @cached_property
     def inputs(self) -> list[tuple[Tensor, Tensor]]:
@@ -74,7 +75,15 @@ def read_pairs(shared: Path, half: str, n: int) -> list[Pair]:
         (fill,) = choose_strangers(pair, (a, b), embeddings, people, n=1, **options)
         others = choose_strangers(pair, (a, b), embeddings, people, n=32, without=[fill], **options)
         scene = Scene(pair, (images[a], images[b]), bool(same), THRESHOLD, images[fill], None, seed, False)
-        found.append(Pair(scene, torch.cat([images[name] for name in others])))
+        further = [path for path in sorted(folder.glob(f"{person(b)}_*.png")) if path.name not in PAINTED]
+        more = [load_image(path) for path in further if path.name not in (a, b)]
+        found.append(
+            Pair(
+                scene,
+                torch.cat([images[name] for name in others]),
+                torch.cat(more) if more else images[b][:0],
+            )
+        )
     return found
 
 

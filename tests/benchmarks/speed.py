@@ -471,7 +471,8 @@ def compiled(setup: Setup) -> Rows:
     yield Row("forward pass, twin / compiled model", over(times["twin"], times["compiled"]))
     saved = [(a - b) / size for a, b in zip(times["twin"], times["compiled"], strict=True)]
     gain = statistics.median(saved)
-    yield Row("images until compiling has paid", [once / gain if gain > 0 else float("inf")], "")
+    if gain > 0:
+        yield Row("images until compiling has paid", [once / gain], "")
 
 
 def memory(setup: Setup) -> Rows:
@@ -487,8 +488,9 @@ def memory(setup: Setup) -> Rows:
         ("masks", "CorrRISE, {} masks"),
         ("gallery", "FGGB against {} gallery images"),
         ("pairs", "CorrRISE of {} pairs"),
+        ("partners", "CorrRISE of an image against {}"),
     ):
-        for count in {"channels": (16, 128), "masks": (64, 512), "gallery": (1, 100), "pairs": (1, 16)}[work]:
+        for count in {"channels": (16, 128), "masks": (64, 512), "gallery": (1, 100)}.get(work, (1, 64)):
             yield Row(title.format(count), [peak_memory(setup, work, count)], "MiB")
 
 
@@ -596,7 +598,7 @@ def main() -> None:
                 known = json.loads(options.json.read_text()) if options.json.exists() else {}
                 merged(known, section, title, model, facts, rows)
                 ordered = {name: known[name] for name in SECTIONS if name in known}
-                options.json.write_text(json.dumps(ordered, indent=1) + "\n")
+                options.json.write_text(json.dumps(ordered, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

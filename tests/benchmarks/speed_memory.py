@@ -44,7 +44,7 @@ def _held(setup: Setup, line: str) -> float:
 
 def _peak(setup: Setup, work: str, count: int) -> float:
     pair, images = setup.pair, setup.images
-    many = setup.pairs(count) if work in ("gallery", "pairs") else []
+    many = setup.pairs(count) if work in ("gallery", "pairs", "partners") else []
     with torch.no_grad():
         pair(*images)
         inputs = tuple(torch.cat(side) for side in zip(*many, strict=True)) if many else images
@@ -61,9 +61,10 @@ def _peak(setup: Setup, work: str, count: int) -> float:
                 pair, images[0], channels=torch.arange(channels), internal_batch_size=size
             )
             weighted_channel_maps(chunks, torch.ones(1, channels, device=setup.device))
-        elif work in ("corrrise", "masks", "pairs"):
+        elif work in ("corrrise", "masks", "pairs", "partners"):
             size = count if work == "corrrise" else FIXED
-            masks = {"corrrise": max(3 * count, 64), "masks": count, "pairs": 16}[work]
+            masks = {"corrrise": max(3 * count, 64), "masks": count}.get(work, 16)
+            inputs = (inputs[0][:1], inputs[1]) if work == "partners" else inputs
             CorrRISE(pair).attribute(inputs, n_masks=masks, perturbations_per_eval=size)
         else:
             # A tolerance leaves few channels to compute: what K adds is all that matters here.

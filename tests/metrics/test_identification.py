@@ -146,7 +146,9 @@ def test_bad_input_is_refused(pair, faces):
     probes, gallery, maps = faces
     for arguments, options, error, message in (
         ((torch.nn.Identity(), probes, gallery, maps), {}, TypeError, "expected pair as a PairSimilarity"),
-        ((pair, probes, gallery[..., 1:], maps), {}, ValueError, "same channels and size"),
+        ((pair, probes, gallery[..., 1:], maps), {}, ValueError, "same channels, size and dtype"),
+        ((pair, probes.double(), gallery, maps), {}, ValueError, "same channels, size and dtype"),
+        ((pair, probes, gallery, maps), {"gallery_embeddings": torch.rand(5, 1)}, ValueError, "5, 7"),
         ((pair, probes, gallery, maps[:1]), {}, ValueError, "expected attributions for 2 images"),
         ((pair, probes, gallery, maps), {"identities": [1, 2]}, ValueError, "expected 5 identities"),
         ((pair, probes, gallery, maps), {"identities": ["a"] * 5}, ValueError, "at least two people"),
