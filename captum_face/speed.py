@@ -1,10 +1,11 @@
 """A pair wrapper that answers the same in less time, for methods that pass many images.
 
-On a CPU face networks run faster with BatchNorm folded into the convolution before it and with images whose
-channels lie next to each other in memory. :func:`accelerated` makes such a twin of a model, compares its
-embedding of the very image with the model's own, and answers with the original where they differ or where
-there is nothing to gain. The model itself is never changed. :func:`images_per_pass` says how many images go
-through it at once, measured if the caller asks for it. :func:`plan` says what was chosen.
+On a CPU face networks run faster with BatchNorm folded into the convolution before it, with images whose
+channels lie next to each other in memory, and with a PReLU that goes back for its input alone.
+:func:`accelerated` makes such a twin of a model, compares its embedding of the very image with the model's own,
+and answers with the original where they differ or where there is nothing to gain. The model itself is never
+changed. :func:`images_per_pass` says how many images go through it at once, measured if the caller asks for it.
+:func:`plan` says what was chosen.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from captum_face._batching import BatchSize, cheapest_batch_size, default_batch_size
@@ -54,6 +57,41 @@ class _Twin(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return self.model(images.contiguous(memory_format=layout))
+
+
+class _Bent(torch.autograd.Function):
+    """PReLU that notes its slopes on the way there, so that the way back is one product.
+
+    PyTorch's also works out what each slope's gradient is, as many values as there are in the images, whether
+    anybody asks for it or not; a fifth of FGGB's time on an iResNet, and two fifths in bfloat16.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor) -> Tensor:
+        bent = functional.prelu(images, weight)
+        # -1 up to 0, and 1 above it; so its PReLU is minus the slope or 1, exactly.
+        sides = torch.sign(images.to(bent.dtype)).sub_(0.5).sign_()
+        ctx.save_for_backward(functional.prelu(sides, weight).mul_(sides))
+        ctx.dtype = images.dtype
+        return bent
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (slopes,) = ctx.saved_tensors
+        return (gradient * slopes).to(ctx.dtype), None
+
+
+class _QuickPReLU(nn.Module):
+    """A PReLU layer of which only the gradient for its input is wanted."""
+
+    def __init__(self, layer: nn.PReLU) -> None:
+        super().__init__()
+        self.weight = layer.weight
+
+    def forward(self, images: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and images.requires_grad:
+            return _Bent.apply(images, self.weight)
+        return functional.prelu(images, self.weight)
 
 
 # A twin shares what it need not change with its model, and goes when the model goes.
@@ -207,6 +245,9 @@ def plan(pair: PairSimilarity, images: Tensor, *, measure: bool = False) -> Plan
         return Plan(0, False, size, reason, *measured)
     layout = "channels last" if twin.channels_last else "contiguous images"
     reason = f"{twin.folded} BatchNorm layers folded, {layout}"
+    quick_layers = sum(isinstance(layer, _QuickPReLU) for layer in twin.modules())
+    if quick_layers:
+        reason += f", {quick_layers} PReLU layers with a shorter way back"
     return Plan(twin.folded, twin.channels_last, size, reason, *measured)
 
 
@@ -274,6 +315,9 @@ def _candidates(model: nn.Module, followers: list[tuple[str, str]]) -> Iterator[
                 assert isinstance(norm, nn.BatchNorm2d)
                 _replace(folded, before, fuse_conv_bn_eval(convolution, norm).requires_grad_(False))
                 _replace(folded, name, nn.Identity().eval())
+            for name, layer in [*folded.named_modules()]:
+                if type(layer) is nn.PReLU:
+                    _replace(folded, name, _QuickPReLU(layer).eval())
         except Exception:  # whatever it is that cannot be copied
             continue
         version = _version(model)

@@ -6,13 +6,14 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from captum_face import FGGB, METHODS, CorrRISE, PairSimilarity, _batching, attribute_gallery
 from captum_face._batching import cheapest_batch_size, default_batch_size, in_passes
 from captum_face.channels import gradient_channel_maps
 from captum_face.masks import masked_scores, random_patches
 from captum_face.metrics import perturbation_curve
-from captum_face.speed import _MEASURED, _TWINS, _Twin, accelerated, images_per_pass, plan
+from captum_face.speed import _MEASURED, _TWINS, _QuickPReLU, _Twin, accelerated, images_per_pass, plan
 from tests.conftest import small_net
 from tests.test_channels import looped_maps
 
@@ -31,7 +32,29 @@ def test_a_twin_gives_the_embeddings_of_the_model(pair, images):
     torch.testing.assert_close(twin.embed(images[0]), pair.embed(images[0]), rtol=1e-5, atol=1e-6)
     chosen = plan(pair, images[0])
     assert (chosen.folded, chosen.channels_last) == (2, True)
-    assert chosen.reason == "2 BatchNorm layers folded, channels last"
+    assert chosen.reason == "2 BatchNorm layers folded, channels last, 1 PReLU layers with a shorter way back"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(4, 3, 5, 6), (4, 3), (4, 3, 5)])
+@pytest.mark.parametrize("weight", [[0.25], [0.1, -0.3, 1.7]])
+def test_prelu_goes_back_as_pytorchs_does(shape, weight, precision):
+    layer = nn.PReLU(len(weight))
+    layer.weight.data[:] = torch.tensor(weight)
+    layer.requires_grad_(False)
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values.flatten()[::5] = 0.0
+    gradients = []
+    for module in (layer, _QuickPReLU(layer)):
+        leaf = values.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            bent = module(leaf)
+        assert torch.equal(module(values), functional.prelu(values, layer.weight))
+        onward = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(bent.dtype)
+        gradients.append((bent, *torch.autograd.grad(bent, leaf, onward)))
+    for got, want in zip(gradients[1], gradients[0], strict=True):
+        assert got.dtype == want.dtype
+        assert torch.equal(got, want)
 
 
 def test_the_model_is_never_changed(net, images):
