@@ -2,10 +2,10 @@
 
 On a CPU face networks run faster with BatchNorm folded into the convolution before it, with images whose
 channels lie next to each other in memory, and with a PReLU that goes back for its input alone.
-:func:`accelerated` makes such a twin of a model, compares its embedding of the very image with the model's own,
-and answers with the original where they differ or where there is nothing to gain. The model itself is never
-changed. :func:`images_per_pass` says how many images go through it at once, measured if the caller asks for it.
-:func:`plan` says what was chosen.
+:func:`accelerated` makes such a twin of a model, compares its embedding of the very image with the model's
+own, and answers with the original where they differ or where there is nothing to gain. The model itself is
+never changed. :func:`images_per_pass` says how many images go through it at once, measured if the caller asks
+for it. :func:`plan` says what was chosen.
 """
 
 from __future__ import annotations
