@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_face._batching import default_batch_size
+from captum_face.benchmark._reading import read_ahead
 from captum_face.benchmark._specs import MethodSpec
 from captum_face.benchmark._strangers import People, choose_strangers
 from captum_face.benchmark.measures import Metric
@@ -185,21 +188,31 @@ def _embed_images(
         torch.no_grad(),
         tqdm(total=len(names), desc="embedding", disable=not show_progress) as bar,
     ):
-        for start in range(0, len(names), size):
-            batches: dict[torch.Size, dict[str, Tensor]] = {}
-            for name in names[start : start + size]:
-                try:
-                    image = pairs.image(name)
-                except (OSError, ValueError) as error:
-                    unreadable[name] = str(error)
-                else:
-                    batches.setdefault(image.shape, {})[name] = image
+        chunks = [names[start : start + size] for start in range(0, len(names), size)]
+        for chunk, (batches, unread) in read_ahead(partial(_read, pairs), chunks):
+            unreadable.update(unread)
             for shape, batch in batches.items():
                 answers, failed = _embedded(pair, batch, device)
                 embeddings.setdefault(shape, {}).update(answers)
                 unreadable.update(failed)
-            bar.update(len(names[start : start + size]))
+            bar.update(len(chunk))
     return embeddings, unreadable
+
+
+def _read(
+    pairs: FacePairs, names: Sequence[str]
+) -> tuple[dict[torch.Size, dict[str, Tensor]], dict[str, str]]:
+    """Images by size and name, and why others could not be read."""
+    images: dict[torch.Size, dict[str, Tensor]] = {}
+    unreadable: dict[str, str] = {}
+    for name in names:
+        try:
+            image = pairs.image(name)
+        except (OSError, ValueError) as error:
+            unreadable[name] = str(error)
+        else:
+            images.setdefault(image.shape, {})[name] = image
+    return images, unreadable
 
 
 def _of_size(name: str, embeddings: dict[torch.Size, dict[str, Tensor]]) -> dict[str, Tensor]:

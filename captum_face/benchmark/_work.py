@@ -6,10 +6,9 @@ import base64
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 
 from captum_face.benchmark._distribution import gathered, gathered_by_first
 from captum_face.benchmark._plan import Plan, device_of, own_seed
+from captum_face.benchmark._reading import read_ahead
 from captum_face.benchmark._records import Recorder, merged, read_records
 from captum_face.benchmark._specs import MethodSpec, Prepared
 from captum_face.benchmark.measures import Case, Maps, Scene
@@ -26,9 +26,6 @@ __all__ = ["explain_all"]
 
 # Pairs of one probe that are explained at once: bounds memory where a probe stands against thousands.
 _GROUP = 32
-
-Item = TypeVar("Item")
-Read = TypeVar("Read")
 
 
 class _Group(NamedTuple):
@@ -50,7 +47,7 @@ def explain_all(plan: Plan, folder: Path, rank: int, world: int, show_progress: 
         contextlib.closing(Recorder(folder, rank)) as recorder,
         tqdm(total=total, desc="benchmark", disable=not show_progress) as bar,
     ):
-        for group, scenes in _read_ahead(lambda group: _scenes(plan, group), mine):
+        for group, scenes in read_ahead(lambda group: _scenes(plan, group), mine):
             for record in _explain_group(plan, group, scenes):
                 recorder.write(record)
                 bar.set_postfix_str(record["method"], refresh=False)
@@ -72,16 +69,6 @@ def _groups(plan: Plan, done: set[tuple[int, str]]) -> Iterator[_Group]:
                 if (specs := [spec for spec in plan.specs if (index, spec.label) not in done])
             }
             yield _Group(probe, group, todo)
-
-
-def _read_ahead(read: Callable[[Item], Read], items: Sequence[Item]) -> Iterator[tuple[Item, Read]]:
-    """Each item with what is read for it, while the next one's is read in a thread."""
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        upcoming = [reader.submit(read, item) for item in items[:1]]
-        for place, item in enumerate(items):
-            result = upcoming.pop().result()
-            upcoming += [reader.submit(read, following) for following in items[place + 1 : place + 2]]
-            yield item, result
 
 
 def _scenes(plan: Plan, group: _Group) -> dict[int, Scene | str]:

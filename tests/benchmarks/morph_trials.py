@@ -304,7 +304,7 @@ def main() -> None:
     parser.add_argument("--decoder", type=Path, help="one for MobileFaceNet, for morphs of embeddings")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    pairs = read_pairs(options.shared, options.half, options.pairs)
+    pairs = read_pairs(options.shared, options.half, options.pairs, N)
     trials = TRIALS | {"mean of both images' maps": symmetric}
     if options.decoder:
         trials["decoded embeddings"] = through_decoder(options.decoder)

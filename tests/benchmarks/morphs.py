@@ -1,6 +1,7 @@
 """Morph gradients taken apart: strangers, joining, smoothing, softness, points, images that are not aligned.
 
-    PYTHONPATH=. python tests/benchmarks/morphs.py --shared FOLDER [--half choose] [--pairs 20] [--study NAME]
+    PYTHONPATH=. python tests/benchmarks/morphs.py --shared FOLDER [--half choose] [--pairs 20]
+        [--n-points 24] [--study NAME]
 
 MobileFaceNet on one half of the people (see ``halves.py``): ``choose`` is the one that defaults were chosen
 on. Means over so many genuine and as many impostor pairs, by metrics of the benchmark, with standard errors.
@@ -49,6 +50,7 @@ class Pair:
 
     scene: Scene
     strangers: Tensor
+    n_points: int
     more: Tensor  #: further photos of the partner's person ``(K, C, H, W)``, if there are any
 
     @cached_property
@@ -58,7 +60,7 @@ class Pair:
         return [*both, (self.scene.patched.images, both[0][1])] if self.scene.same else both
 
 
-def read_pairs(shared: Path, half: str, n: int) -> list[Pair]:
+def read_pairs(shared: Path, half: str, n: int, n_points: int) -> list[Pair]:
     folder = shared / "data" / "lfw_crops"
     pair = load_pair("mobilefacenet", weights=shared / "models" / "mobilefacenet.pt", threshold=THRESHOLD)
     listed = of_folder(folder, shared / "data" / "pairs.csv")[half]
@@ -81,6 +83,7 @@ def read_pairs(shared: Path, half: str, n: int) -> list[Pair]:
             Pair(
                 scene,
                 torch.cat([images[name] for name in others]),
+                n_points,
                 torch.cat(more) if more else images[b][:0],
             )
         )
@@ -115,7 +118,7 @@ def components(pairs: list[Pair], strangers: Callable[[Pair], Tensor | None], **
     return [
         [
             first_side_alone(MorphGradients(one.scene.pair, strangers(one))).components(
-                inputs, smoothing=0, seed=one.scene.seed, **options
+                inputs, n_points=one.n_points, smoothing=0, seed=one.scene.seed, **options
             )
             for inputs in one.inputs
         ]
@@ -171,7 +174,7 @@ def study_softness(pairs: list[Pair]) -> None:
 
 def study_points(pairs: list[Pair]) -> None:
     """How far sums are from what they explain, root mean square over images, in units of score."""
-    default = MorphGradients.options()["n_points"].default
+    default = pairs[0].n_points
     for n_points in (default, 2 * default, 4 * default):
         deltas: list[list[float]] = [[], []]
         for one in pairs:
@@ -245,10 +248,12 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True, help="the folder with data/ and models/")
     parser.add_argument("--half", choices=("choose", "report"), default="choose")
     parser.add_argument("--pairs", type=int, default=20, help="of each class")
+    default = MorphGradients.options()["n_points"].default
+    parser.add_argument("--n-points", type=int, default=default, help="of morph gradients")
     parser.add_argument("--study", nargs="+", choices=STUDIES, default=list(STUDIES))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    pairs = read_pairs(options.shared, options.half, options.pairs)
+    pairs = read_pairs(options.shared, options.half, options.pairs, options.n_points)
     for name in options.study:
         print(f"\n{name}: {sum(one.scene.same for one in pairs)} genuine of {len(pairs)} pairs")
         if name not in ("points", "alignment"):
