@@ -63,7 +63,7 @@ class _Bent(torch.autograd.Function):
     """PReLU that notes its slopes on the way there, so that the way back is one product.
 
     PyTorch's also works out what each slope's gradient is, as many values as there are in the images, whether
-    anybody asks for it or not; a fifth of FGGB's time on an iResNet, and two fifths in bfloat16.
+    anybody asks for it or not.
     """
 
     @staticmethod
