@@ -55,6 +55,7 @@ from captum_face import (
     attribute_gallery,
     smooth,
 )
+from captum_face._batching import default_batch_size
 from captum_face.attr import METHODS
 from captum_face.attr._base import first_side_alone
 from captum_face.channels import gradient_channel_maps_chunked, heaviest_channels, weighted_channel_maps
@@ -254,40 +255,41 @@ def morphs(setup: Setup) -> Rows:
     dimensions = pair.embed(images[0]).shape[1]
     counts = (8, 40)
     strangers = torch.cat([images[1].flip(-1), images[1].roll(3, -1)]).repeat(8, 1, 1, 1)
-    method = first_side_alone(MorphGradients(pair, strangers))
+    method = MorphGradients(pair, strangers)
     works = {f"fggb {n}": channels_of(pair, images[0], n) for n in counts}
     works |= {f"corrrise {n}": masks_of(pair, images, n) for n in counts}
     works["morphs"] = lambda: method.attribute(images, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # these strangers are none, which costs nothing
         times = interleaved(works, setup)
-    yield Row("morph gradients, a pair", [2 * s for s in times["morphs"]], "s")
+    yield Row("morph gradients, a pair", times["morphs"], "s")
     for name, total in (("fggb", dimensions), ("corrrise", N_MASKS)):
         other = whole(*(times[f"{name} {n}"] for n in counts), counts, total)
         title = {"fggb": f"FGGB (D = {dimensions})", "corrrise": "CorrRISE (500 masks)"}[name]
         aim = "at most 0.25" if dimensions == 512 else ""
-        yield Row(f"morph gradients / {title}", over(times["morphs"], other), aim=aim)
+        yield Row(f"morph gradients / {title}", over(times["morphs"], [2 * s for s in other]), aim=aim)
 
 
 def precision(setup: Setup) -> Rows:
     """Time in reduced precision against float32, each as the methods run it."""
     works: dict[str, Callable[[], object]] = {}
     names = ["float32", "bfloat16"] + (["tf32"] if setup.device == "cuda" else [])
-    counts = {"FGGB": (8, 40), "CorrRISE": (40, 120)}
+    dimensions = setup.pair.embed(setup.images[0]).shape[1]
+    counts: dict[str, dict[str, tuple[int, int]]] = {"FGGB": {}, "CorrRISE": {}}
     for name in names:
         pair = setup.in_precision(name)
-        for n, m in zip(counts["FGGB"], counts["CorrRISE"], strict=True):
+        # Whole passes: the forward pass before them has as many images as one of them.
+        size = default_batch_size(setup.images[0].device, name)
+        counts["FGGB"][name], counts["CorrRISE"][name] = (size, min(5 * size, dimensions)), (size, 5 * size)
+        for n, m in zip(counts["FGGB"][name], counts["CorrRISE"][name], strict=True):
             works[f"FGGB {name} {n}"] = channels_of(pair, setup.images[0], n)
             works[f"CorrRISE {name} {m}"] = masks_of(pair, setup.images, m)
     times = interleaved(works, setup)
-    total = {"FGGB": setup.pair.embed(setup.images[0]).shape[1], "CorrRISE": N_MASKS}
+    total = {"FGGB": dimensions, "CorrRISE": N_MASKS}
     for method, aim in (("FGGB", "at least 2.5"), ("CorrRISE", "at least 3")):
-        few, many = counts[method]
         seconds = {
-            name: whole(
-                times[f"{method} {name} {few}"], times[f"{method} {name} {many}"], (few, many), total[method]
-            )
-            for name in names
+            name: whole(*(times[f"{method} {name} {n}"] for n in both), both, total[method])
+            for name, both in counts[method].items()
         }
         for name in names[1:]:
             shown = f"{aim} (iresnet50)" if name == "bfloat16" else ""
