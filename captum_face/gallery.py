@@ -108,7 +108,7 @@ def attribute_gallery(
         indices = torch.arange(len(gallery), device=scores.device)
         if top_k is not None:
             indices = scores.argsort(descending=True, stable=True)[:top_k]
-            options = of_rows(options, indices, len(gallery))
+            options = of_rows(method, options, indices, len(gallery))
             gallery, gallery_embeddings = gallery[indices], gallery_embeddings[indices]
     alone = first_side_alone(method)
     alone.forward_func = with_known_embeddings(pair, gallery, gallery_embeddings.to(probe.device))
@@ -215,8 +215,10 @@ def require_maps_alone(options: dict[str, Any]) -> None:
             )
 
 
-def of_rows(options: dict[str, Any], rows: Tensor, n: int) -> dict[str, Any]:
-    """The options with those of ``baselines`` that belong to some rows of a gallery of ``n`` images."""
+def of_rows(method: PairAttribution, options: dict[str, Any], rows: Tensor, n: int) -> dict[str, Any]:
+    """A method's options with the ``baselines`` that belong to some rows of a gallery of ``n`` images."""
+    if "baselines" not in options or method.sampled_baselines:
+        return options
 
     def chosen(value: Any) -> Any:
         if isinstance(value, (tuple, list)):
@@ -224,7 +226,7 @@ def of_rows(options: dict[str, Any], rows: Tensor, n: int) -> dict[str, Any]:
         one_each = isinstance(value, Tensor) and value.ndim == 4 and len(value) == n > 1
         return value[rows.to(value.device)] if one_each else value
 
-    return options | {"baselines": chosen(options["baselines"])} if "baselines" in options else options
+    return options | {"baselines": chosen(options["baselines"])}
 
 
 def _require_method(method: object) -> PairSimilarity:

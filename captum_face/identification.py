@@ -235,7 +235,7 @@ def identify(
     order = scores.argsort(descending=True, stable=True)
     best = order[:top_k]
     images = torch.cat([loaders[known[i]]().to(image) for i in best.tolist()])
-    options = of_rows(options, best, len(known))
+    options = of_rows(attribution, options, best, len(known))
     if both:
         maps, own_maps = attribution.attribute((image, images), **options)
     else:

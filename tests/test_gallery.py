@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from captum.attr import NoiseTunnel, Saliency
+from captum.attr import GradientShap, NoiseTunnel, Saliency
 
 import captum_face
 from captum_face import METHODS, PairSimilarity, attribute_gallery
@@ -141,6 +141,14 @@ def test_the_best_keep_the_pixels_that_stand_in_for_hidden_ones(pair, probe, gal
     for match, index in zip(found.matches, best.indices.tolist(), strict=True):
         assert match.name == str(index)
         torch.testing.assert_close(match.attribution, every.attributions[[index]])
+
+
+def test_a_sample_of_baselines_stays_whole(pair, probe, gallery):
+    sample = torch.rand(7, 3, 18, 14, generator=torch.Generator().manual_seed(4))
+    for method in (METHODS["gradient_shap"].build(pair), captum_face.EachSide(pair, GradientShap)):
+        every = attribute_gallery(method, probe, gallery, baselines=sample, n_samples=3, seed=0)
+        best = attribute_gallery(method, probe, gallery, top_k=2, baselines=sample, n_samples=3, seed=0)
+        torch.testing.assert_close(best.attributions, every.attributions[best.indices])
 
 
 def test_a_gallery_embedded_before_is_not_embedded_again(probe, gallery):

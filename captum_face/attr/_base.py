@@ -82,6 +82,8 @@ class PairAttribution(Attribution):
 
     forward_func: Callable[..., Tensor]
     _sides_explained = 2  # 1 in the copies of first_side_alone()
+    #: Whether ``baselines`` of several images are a sample for every pair, and not one for each.
+    sampled_baselines: bool = False
 
     def __init__(self, forward_func: Callable[..., Tensor]) -> None:
         super().__init__(forward_func)

@@ -54,7 +54,6 @@ class _EachSide(PairAttribution):
         options: Mapping[str, Any],
         *,
         black_box: bool = False,
-        sampled: bool = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,
         show_progress: bool = False,
@@ -66,7 +65,6 @@ class _EachSide(PairAttribution):
             build: From the score as a function of one image to the method.
             options: Of the method's ``attribute``.
             black_box: Whether scores alone will do.
-            sampled: Whether baselines are a sample of images, all for every input.
             seed, generator: For methods that use global random states; these are left as they were.
             show_progress: Whether a bar is shown.
         """
@@ -76,7 +74,7 @@ class _EachSide(PairAttribution):
         with self._prepared(inputs) as images, warnings.catch_warnings():
             for message in _ROUTINE_WARNINGS:
                 warnings.filterwarnings("ignore", message)
-            options = dict(options)
+            options, sampled = dict(options), self.sampled_baselines
             fills = _require_side_baselines(options.pop("baselines", None), images, sampled)
             drawn = None
             if generator is not None:
@@ -137,6 +135,11 @@ class EachSide(_EachSide):
         self.method_class = method_class
         self.init = init
 
+    @property
+    def sampled_baselines(self) -> bool:  # type: ignore[override]
+        """True for methods of Captum that draw from a sample of baselines."""
+        return inspect.isclass(self.method_class) and issubclass(self.method_class, _SAMPLED_BASELINES)
+
     @log_usage()
     def attribute(
         self,
@@ -188,7 +191,6 @@ class EachSide(_EachSide):
             lambda forward: self.method_class(forward, **init),
             options,
             black_box=issubclass(self.method_class, captum.attr.PerturbationAttribution),
-            sampled=issubclass(self.method_class, _SAMPLED_BASELINES),
             seed=seed,
             generator=generator,
             show_progress=show_progress,

@@ -214,6 +214,8 @@ class PairGradientShap(_EachSide):
             differentiable.
     """
 
+    sampled_baselines = True
+
     @log_usage()
     def attribute(
         self,
@@ -264,7 +266,6 @@ class PairGradientShap(_EachSide):
             inputs,
             captum.attr.GradientShap,
             options,
-            sampled=True,
             seed=seed,
             generator=generator,
             show_progress=show_progress,

@@ -492,7 +492,7 @@ def memory(setup: Setup) -> Rows:
         ("pairs", "CorrRISE of {} pairs"),
         ("partners", "CorrRISE of an image against {}"),
     ):
-        for count in {"channels": (16, 128), "masks": (64, 512), "gallery": (1, 100)}.get(work, (1, 64)):
+        for count in {"channels": (16, 128), "masks": (64, 512), "gallery": (1, 100)}.get(work, (1, 16)):
             yield Row(title.format(count), [peak_memory(setup, work, count)], "MiB")
 
 
