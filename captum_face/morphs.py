@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from captum_face._batching import BatchSize
 from captum_face._validation import require_images, require_positive, require_positive_int, require_scores
 from captum_face.pair import PairSimilarity
 from captum_face.postprocessing import smooth
@@ -257,6 +258,7 @@ class Ends(NamedTuple):
         *,
         n_turns: int | None = None,
         rendered: bool = False,
+        size: BatchSize = None,
     ) -> Ends:
         """Scores the ends, and warns of what makes morphs meaningless.
 
@@ -268,6 +270,7 @@ class Ends(NamedTuple):
             n_turns: Points that the strangers share by :func:`turns`, for whose starts the mean score stands;
                 None for one a stranger.
             rendered: The strangers are no photos, and nothing is said of how photos lie on them.
+            size: Images in one pass.
 
         Cost: a forward pass for each image and each stranger; with a callable a score for each stranger and
         image, and three for each pair.
@@ -279,7 +282,7 @@ class Ends(NamedTuple):
         with torch.no_grad():
             if isinstance(forward_func, PairSimilarity):
                 pair = forward_func
-                own_a, own_b, others = (pair.embed_in_passes(some) for some in (*images, strangers))
+                own_a, own_b, others = (pair.embed_in_passes(some, size) for some in (*images, strangers))
                 score = partial(_embedded_scores, pair)
             else:
                 own_a, own_b, others = *images, strangers

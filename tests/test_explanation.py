@@ -78,6 +78,7 @@ def test_save_writes_figure_maps_and_summary(pair, faces, tmp_path):
     assert summary["images"] == ["image A", "image B"]
     assert summary["decision"] in ("same person", "different people")
     assert summary["protocol"]["options"]["masks"] == "tensor of shape (4, 112, 112)"
+    assert summary["protocol"]["precision"] == "float32"
     assert summary["regions"]["image_a"] == explanation.regions[0]
     assert set(summary["versions"]) >= {"captum_face", "captum", "torch"}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from captum_face._batching import BatchSize
 from captum_face._validation import require_threshold
 from captum_face.attr._base import PairAttribution
 from captum_face.morphs import Ends, drawn_strangers, require_strangers
@@ -43,11 +44,15 @@ class MorphingAttribution(PairAttribution):
         n: int,
         threshold: float,
         generator: torch.Generator | None,
+        size: BatchSize,
     ) -> tuple[Tensor, Ends]:
-        """Strangers for ``n`` turns, and what all ends score."""
+        """Strangers for ``n`` turns, and what all ends score, ``size`` images in one pass."""
         given = self.strangers if strangers is None else strangers
         drawn = drawn_strangers(require_strangers(given, images), n, generator)
-        return drawn, Ends.of(self.forward_func, images, drawn, threshold, n_turns=n, rendered=given is None)
+        rendered = given is None
+        return drawn, Ends.of(
+            self.forward_func, images, drawn, threshold, n_turns=n, rendered=rendered, size=size
+        )
 
 
 def require_position(position: float | None) -> float | None:

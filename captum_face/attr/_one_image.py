@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from captum_face._batching import BatchSize
 from captum_face._validation import not_differentiable, require_scores
 from captum_face.attr._base import Side, gradients_enabled
 from captum_face.pair import AgainstReference, PairSimilarity
@@ -63,13 +64,16 @@ class NormalisedBy(nn.Module):
 
 
 def scores_of_one_image(
-    forward_func: Callable[..., Tensor], side: Side
+    forward_func: Callable[..., Tensor], side: Side, size: BatchSize = None
 ) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
-    """Each partner ``(1, C, H, W)`` of an image, and the score against it as a function of the image."""
+    """Each partner ``(1, C, H, W)`` of an image, and the score against it as a function of the image.
+
+    ``size`` partners are embedded in one pass.
+    """
     partners = side.partners.clone()
     if isinstance(forward_func, PairSimilarity):
         with torch.no_grad():
-            embeddings = forward_func.embed_in_passes(partners)
+            embeddings = forward_func.embed_in_passes(partners, size)
         for partner, embedding in zip(partners, embeddings, strict=True):
             yield partner[None], _OneImage(forward_func, embedding[None], side.swapped)
         return

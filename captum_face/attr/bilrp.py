@@ -98,6 +98,8 @@ class BiLRP(RelevanceAttribution):
                 ``projections`` that is not between 1 and D.
         """
         pair = self._require_pair_similarity()
+        if internal_batch_size is not None:
+            require_positive_int(internal_batch_size, "internal_batch_size")
         with self._prepared(inputs) as images:
             with torch.no_grad():
                 shares = pair.contributions(
@@ -165,6 +167,8 @@ class BiLRP(RelevanceAttribution):
                 does not divide the images; ``projections`` that is not between 1 and D.
         """
         pair = self._require_pair_similarity()
+        if internal_batch_size is not None:
+            require_positive_int(internal_batch_size, "internal_batch_size")
         with self._prepared(inputs) as images:
             _require_grid(grid, images[0])
             with torch.no_grad():

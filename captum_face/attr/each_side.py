@@ -85,7 +85,8 @@ class _EachSide(PairAttribution):
                 maps = []
                 with gradients_enabled():
                     image = side.image.clone().requires_grad_(not black_box)
-                    for partner, score in scores_of_one_image(self.forward_func, side):
+                    size = options.get("internal_batch_size")  # where the method has it
+                    for partner, score in scores_of_one_image(self.forward_func, side, size):
                         method = build(score)
                         if fills is not None:
                             own["baselines"] = _baseline(fills[side.swapped], side, partner, sampled)

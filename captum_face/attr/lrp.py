@@ -9,6 +9,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_face._validation import require_positive_int
 from captum_face.attr._base import PairAttribution, Side
 from captum_face.pair import PairSimilarity, in_float32
 
@@ -156,6 +157,8 @@ class LRP(RelevanceAttribution):
             RuntimeError: a model that cannot be traced.
         """
         pair = self._require_pair_similarity()
+        if internal_batch_size is not None:
+            require_positive_int(internal_batch_size, "internal_batch_size")
         with self._prepared(inputs) as images:
             with torch.no_grad():
                 shares = pair.contributions(

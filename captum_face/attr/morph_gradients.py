@@ -197,7 +197,7 @@ class MorphGradients(MorphingAttribution):
             size = (images[0].shape[2], images[0].shape[3])
             lines = morphs(n_points, size, softness=None, generator=generator)
             regions = morphs(n_points, size, softness=softness, generator=generator)
-            drawn, ends = self._ends(images, strangers, n_points, theta, generator)
+            drawn, ends = self._ends(images, strangers, n_points, theta, generator, internal_batch_size)
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
                 with torch.no_grad():

@@ -9,7 +9,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import BatchSize
+from captum_face._batching import BatchSize, require_batch_size
 from captum_face._validation import require_generator, require_positive_int
 from captum_face.attr._base import Side
 from captum_face.attr._morphing import MorphingAttribution, halves, require_position
@@ -132,6 +132,7 @@ class SwapRISE(MorphingAttribution):
         """
         theta = self._theta(threshold)
         require_positive_int(n_strangers, "n_strangers")
+        require_batch_size(perturbations_per_eval, "perturbations_per_eval")
         if require_positive_int(n_masks, "n_masks") < 2:
             raise ValueError("expected n_masks of at least 2, got 1: one score has no difference")
         generator = require_generator(seed, generator)
@@ -142,7 +143,8 @@ class SwapRISE(MorphingAttribution):
             )
             # Strangers take turns, so that each has as many masks as any other, and two at least: a single
             # score, relative to the stranger's mean, would say nothing.
-            drawn, ends = self._ends(images, strangers, min(n_strangers, n_masks // 2), theta, generator)
+            n_turns = min(n_strangers, n_masks // 2)
+            drawn, ends = self._ends(images, strangers, n_turns, theta, generator, perturbations_per_eval)
             whose = turns(drawn, n_masks)
 
             def explain(side: Side, progress: Callable[[int], object]) -> Tensor:

@@ -34,9 +34,17 @@ FAST = {
     "random": {"seed": 0},
 }
 
+#: What methods call the images in one pass.
+BATCH_SIZES = {"internal_batch_size", "perturbations_per_eval"}
+
 #: Null baselines never look at the model.
 looking_method = pytest.mark.parametrize(
     "method", [m for m in METHODS.values() if m.family != "null baseline"], ids=lambda m: m.name
+)
+batched_method = pytest.mark.parametrize(
+    "method",
+    [m for m in METHODS.values() if BATCH_SIZES & m.build(None).options().keys()],
+    ids=lambda m: m.name,
 )
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
 
@@ -71,6 +79,18 @@ def same_state(before, after):
     )
 
 
+class Before(nn.Module):
+    """The small network, and what is done with images before it."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.net = small_net()
+        self.change = change
+
+    def forward(self, x):
+        return self.net(self.change(x))
+
+
 @every_method
 def test_shapes_dtype_device_and_no_gradients(method, pair, images):
     for dtype in (torch.float32, torch.float64):
@@ -88,19 +108,36 @@ def test_shapes_dtype_device_and_no_gradients(method, pair, images):
 def test_one_image_against_many_where_memory_holds_three(method, images):
     """Half as many go in one pass, of partners too, and the maps are the same."""
 
-    class Small(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = small_net()
-
-        def forward(self, x):
-            if len(x) > 3:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 3 is all there is")
-            return self.net(x)
+    def at_most_three(x):
+        if len(x) > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 3 is all there is")
+        return x
 
     inputs = images[0][:1], torch.cat([images[1], images[0].flip(-1), images[1].flip(-1)])
-    got = attribute(method, PairSimilarity(Small(), threshold=0.2), inputs)
+    got = attribute(method, PairSimilarity(Before(at_most_three), threshold=0.2), inputs)
     close(got, attribute(method, PairSimilarity(small_net(), threshold=0.2), inputs), 1e-4)
+
+
+@batched_method
+def test_no_pass_has_more_images_than_the_caller_allows(method, images):
+    seen = []
+
+    def noted(x):
+        seen.append(len(x))
+        return x
+
+    options = dict.fromkeys(BATCH_SIZES & method.build(None).options().keys(), 2)
+    inputs = images[0][:1], torch.cat([images[1], images[0].flip(-1), images[1].flip(-1)])
+    attribute(method, PairSimilarity(Before(noted), threshold=0.2), inputs, **options)
+    assert max(seen) <= 2
+
+
+@batched_method
+@pytest.mark.parametrize("value", [0, -1, True, "all"])
+def test_what_no_batch_size_is(method, pair, images, value):
+    for name in BATCH_SIZES & method.build(None).options().keys():
+        with pytest.raises((TypeError, ValueError), match=name):
+            attribute(method, pair, images, **{name: value})
 
 
 @every_method
@@ -371,18 +408,13 @@ def test_no_warnings(method, pair, images):
 def test_models_and_preprocessing_that_work_in_place(method, images):
     """They must change neither the caller's images nor the explanation."""
 
-    class InPlace(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = small_net()
-
-        def forward(self, x):
-            return self.net(x.sub_(0.5).div_(0.5))
+    def change(x):
+        return x.sub_(0.5).div_(0.5)
 
     before = [image.clone() for image in images]
     expected = attribute(method, PairSimilarity(small_net(), preprocess="arcface"), images)
-    close(attribute(method, PairSimilarity(InPlace()), images), expected)
-    in_place = PairSimilarity(small_net(), preprocess=lambda x: x.sub_(0.5).div_(0.5))
+    close(attribute(method, PairSimilarity(Before(change)), images), expected)
+    in_place = PairSimilarity(small_net(), preprocess=change)
     close(attribute(method, in_place, images), expected)
     assert all(torch.equal(image, copy) for image, copy in zip(images, before, strict=True))
 
