@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["write_text", "write_whole"]
 
 
 def write_whole(path: Path, save: Callable[[Path], object]) -> None:
@@ -16,7 +16,18 @@ def write_whole(path: Path, save: Callable[[Path], object]) -> None:
         path: The file.
         save: Writes to the path that it is given.
     """
-    unfinished = path.with_name(path.name + ".unfinished")
-    save(unfinished)
-    unfinished.chmod(0o644)  # safetensors writes for the owner alone, who is not who installs
-    os.replace(unfinished, path)
+    # With the process' number, as several of them may write the same file.
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode  # as the user wants files: safetensors writes for the owner alone
+        save(unfinished)
+        unfinished.chmod(mode)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """:func:`write_whole` of a text, with the line ends that it has."""
+    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8", newline=""))

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from captum_face._files import write_whole
+from captum_face._files import write_text, write_whole
 from captum_face._validation import require_choice, require_pair
 from captum_face.attr import PairAttribution, get_method
 from captum_face.data.images import load_image
@@ -248,7 +248,7 @@ def save_result(
 
     write_whole(paths["maps"], save_maps)
     write_whole(paths["figure"], lambda path: figure.savefig(path, format="png"))
-    write_whole(paths["summary"], lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    write_text(paths["summary"], text + "\n")
 
 
 def prepared_method(

@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from captum_face._files import write_text
+
 fcntl: ModuleType | None
 try:
     import fcntl
 except ImportError:  # Windows has none; there nobody watches over two runs in one folder
     fcntl = None
 
-__all__ = ["Recorder", "check_config", "claimed", "merged", "read_records", "write_atomically"]
+__all__ = ["Recorder", "check_config", "claimed", "merged", "read_records"]
 
 # Scores differ by less with another number of threads or another processor, and so does a threshold.
 _ROUNDING = 1e-5
@@ -179,7 +181,7 @@ def check_config(path: Path, config: dict[str, Any], *, write: bool) -> None:
     elif any(path.parent.glob("records-*.jsonl")):
         raise ValueError(f"{path.parent} holds records without a {path.name}; choose another output folder")
     elif write:
-        write_atomically(path, json.dumps(config, indent=2) + "\n")
+        write_text(path, json.dumps(config, indent=2) + "\n")
 
 
 def _differences(there: Any, now: Any, name: str = "") -> Iterable[str]:
@@ -194,14 +196,3 @@ def _differences(there: Any, now: Any, name: str = "") -> Iterable[str]:
         return
     elif there != now:
         yield f"{name} was {there!r}, is {now!r}"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a whole file or nothing: a kill never leaves half of one."""
-    # With the process' number, as several of them may write the same file.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_text(text, encoding="utf-8", newline="")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

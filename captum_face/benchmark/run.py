@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captum_face._files import write_text
 from captum_face._validation import require_choice, require_generator, require_threshold
 from captum_face.benchmark._distribution import gathered, process
 from captum_face.benchmark._plan import Plan, make_plan
-from captum_face.benchmark._records import check_config, claimed, write_atomically
+from captum_face.benchmark._records import check_config, claimed
 from captum_face.benchmark._report import render_report
 from captum_face.benchmark._specs import parse_methods
 from captum_face.benchmark._tables import (
@@ -216,8 +217,8 @@ def _write_tables(
         for index, (image_a, image_b) in enumerate(plan.pairs.names)
     ]
     result = BenchmarkResult(folder, rows, curves, config, failures)
-    write_atomically(folder / "pairs.csv", to_csv(pair_rows))
-    write_atomically(folder / "metrics.csv", to_csv([flat(row, plan.threshold, plan.seed) for row in rows]))
-    write_atomically(folder / "curves.csv", to_csv(curves))
-    write_atomically(folder / "report.html", render_report(result, plan.pairs, records, pair_rows))
+    write_text(folder / "pairs.csv", to_csv(pair_rows))
+    write_text(folder / "metrics.csv", to_csv([flat(row, plan.threshold, plan.seed) for row in rows]))
+    write_text(folder / "curves.csv", to_csv(curves))
+    write_text(folder / "report.html", render_report(result, plan.pairs, records, pair_rows))
     return result

@@ -255,7 +255,7 @@ def test_a_full_disk_leaves_the_run_to_go_on(photos, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_atomically", full)
+        patch.setattr(run, "write_text", full)
         with pytest.raises(OSError, match="No space left"):
             benchmark(pair, pairs, folder / "out", **RUN)
     assert not (folder / "out" / "metrics.csv").exists()
