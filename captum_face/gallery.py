@@ -57,7 +57,8 @@ def attribute_gallery(
         gallery_embeddings: ``(K, D)`` from :func:`~captum_face.gallery.embed_gallery`, where a
             gallery is searched often.
         options: Options of the method's ``attribute``; ``baselines`` of K images are one for each of the
-            gallery. ``show_progress`` also shows a bar over the gallery as it is embedded.
+            gallery. ``internal_batch_size`` or ``perturbations_per_eval`` bounds the gallery images in one
+            pass, too, and ``show_progress`` also shows a bar over them.
 
     Returns:
         :class:`GalleryAttributions`, in the order of the gallery; with ``top_k`` the best score first,
@@ -99,9 +100,10 @@ def attribute_gallery(
         require_embeddings(gallery_embeddings, len(gallery))
     with pair.frozen(), torch.inference_mode(False), torch.no_grad():
         if gallery_embeddings is None:
-            gallery_embeddings = embed_gallery(
-                pair, gallery, show_progress=bool(options.get("show_progress", False))
-            )
+            # Whatever the method calls the images in one pass.
+            size = options.get("internal_batch_size", options.get("perturbations_per_eval"))
+            progress = bool(options.get("show_progress", False))
+            gallery_embeddings = embed_gallery(pair, gallery, batch_size=size, show_progress=progress)
         own = pair.embed(probe)
         require_embeddings(gallery_embeddings, len(gallery), own.shape[1])
         scores = gallery_scores(pair, own, gallery_embeddings.to(probe.device))[0]

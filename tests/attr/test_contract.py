@@ -12,7 +12,7 @@ from captum.attr import NoiseTunnel, visualization
 from captum.metrics import infidelity, sensitivity_max
 from torch import nn
 
-from captum_face import METHODS, PairSimilarity, split_attribution
+from captum_face import METHODS, PairSimilarity, attribute_gallery, split_attribution
 from tests.conftest import small_decoder, small_net
 
 #: Options that make a method quick and repeatable.
@@ -128,7 +128,9 @@ def test_no_pass_has_more_images_than_the_caller_allows(method, images):
 
     options = dict.fromkeys(BATCH_SIZES & method.build(None).options().keys(), 2)
     inputs = images[0][:1], torch.cat([images[1], images[0].flip(-1), images[1].flip(-1)])
-    attribute(method, PairSimilarity(Before(noted), threshold=0.2), inputs, **options)
+    pair = PairSimilarity(Before(noted), threshold=0.2)
+    attribute(method, pair, inputs, **options)
+    attribute_gallery(method.build(pair), *inputs, **FAST.get(method.name, {}) | options)
     assert max(seen) <= 2
 
 
