@@ -67,8 +67,8 @@ def _peak(setup: Setup, work: str, count: int) -> float:
             inputs = (inputs[0][:1], inputs[1]) if work == "partners" else inputs
             CorrRISE(pair).attribute(inputs, n_masks=masks, perturbations_per_eval=size)
         else:
-            # A tolerance leaves fewer channels to compute, though more than go into a pass: what K adds is all
-            # that matters here.
+            # A tolerance leaves fewer channels to compute, but more than go into a pass: only what K adds
+            # matters here.
             attribute_gallery(FGGB(pair), images[0], inputs[1], internal_batch_size=FIXED, tolerance=0.5)
     return _held(setup, "VmHWM") - before
 
