@@ -32,14 +32,14 @@ from captum_face.attr import (
     SwapRISE,
     XFace,
 )
-from captum_face.explanation import Explanation, explain
-from captum_face.gallery import GalleryAttributions, attribute_gallery
-from captum_face.identification import Identification, Match, identify
-from captum_face.identification_figure import show_identification
-from captum_face.interactions import show_interactions
-from captum_face.pair import PairSimilarity
-from captum_face.postprocessing import smooth, split_attribution
-from captum_face.visualization import show_comparison, show_explanation
+from captum_face.figures.explanation import show_comparison, show_explanation
+from captum_face.figures.identification import show_identification
+from captum_face.figures.interactions import show_interactions
+from captum_face.maps.signed import smooth, split_attribution
+from captum_face.pair.similarity import PairSimilarity
+from captum_face.results.explanation import Explanation, explain
+from captum_face.results.gallery import GalleryAttributions, attribute_gallery
+from captum_face.results.identification import Identification, Match, identify
 
 __version__ = "0.1.0"
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_face import PairSimilarity
-from captum_face.reconstruction import FaceDecoder
+from captum_face.decoder import FaceDecoder
 
 # Networks this small gain nothing from a second thread, and threads that wait for a busy core cost a lot.
 torch.set_num_threads(1)

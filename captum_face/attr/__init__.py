@@ -9,7 +9,6 @@ from captum_face.attr.corrrise import CorrRISE
 from captum_face.attr.each_side import EachSide
 from captum_face.attr.fame import FAME
 from captum_face.attr.fggb import FGGB
-from captum_face.attr.gradcam import PairGradCam
 from captum_face.attr.gradients import (
     PairBlurredIntegratedGradients,
     PairGradientShap,
@@ -19,6 +18,7 @@ from captum_face.attr.gradients import (
     PairSaliency,
 )
 from captum_face.attr.hirescam import PairHiResCam
+from captum_face.attr.layer_gradcam import PairGradCam
 from captum_face.attr.lrp import LRP
 from captum_face.attr.minplus import MinPlus
 from captum_face.attr.morph_gradients import MorphGradients

@@ -13,10 +13,10 @@ from captum.attr import Attribution
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_face._batching import BatchSize
 from captum_face._validation import not_differentiable, require_baselines, require_pair
-from captum_face.masks import masked_scores
-from captum_face.pair import PairSimilarity, frozen
+from captum_face.engines.masks import masked_scores
+from captum_face.pair.passes import BatchSize
+from captum_face.pair.similarity import PairSimilarity, frozen
 
 __all__ = ["PairAttribution", "Side", "first_side_alone", "gradients_enabled", "image_gradient"]
 

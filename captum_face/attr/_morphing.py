@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from captum_face._batching import BatchSize
 from captum_face._validation import require_threshold
 from captum_face.attr._base import PairAttribution
-from captum_face.morphs import Ends, drawn_strangers, require_strangers
+from captum_face.engines.morphs import Ends, drawn_strangers, require_strangers
+from captum_face.pair.passes import BatchSize
 
 __all__ = ["MorphingAttribution", "halves", "require_position"]
 

@@ -11,11 +11,11 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import BatchSize
 from captum_face._validation import Baselines, require_generator, require_positive_int
 from captum_face.attr._base import PairAttribution
-from captum_face.masks import grid_labels, sliding_windows
-from captum_face.regions import TEMPLATE_SIZE, face_regions
+from captum_face.engines.masks import grid_labels, sliding_windows
+from captum_face.maps.regions import TEMPLATE_SIZE, face_regions
+from captum_face.pair.passes import BatchSize
 
 __all__ = ["PairFeatureAblation", "PairKernelShap", "PairOcclusion"]
 
@@ -124,7 +124,7 @@ class PairFeatureAblation(PairAttribution):
         Args:
             inputs: ``(image_a, image_b)``.
             feature_mask: Integers ``(H, W)``: pixels of one number go together. None for the
-                :func:`~captum_face.regions.face_regions` of aligned 112 x 112 crops, and for a grid of 7
+                :func:`~captum_face.maps.regions.face_regions` of aligned 112 x 112 crops, and for a grid of 7
                 by 7 cells on images of another size.
             baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
                 the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for

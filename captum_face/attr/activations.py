@@ -17,9 +17,9 @@ from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_face.attr._one_image import NormalisedBy, require_differentiable
 from captum_face.attr.each_side import _EachSide
-from captum_face.scores import unit
+from captum_face.engines.one_image import NormalisedBy, require_differentiable
+from captum_face.pair.scores import unit
 
 __all__ = ["PairDeepLift", "PairGuidedBackprop"]
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from captum_face._validation import require_positive_int
 from captum_face.attr._base import Side
 from captum_face.attr.lrp import RelevanceAttribution
-from captum_face.pair import PairSimilarity
+from captum_face.pair.similarity import PairSimilarity
 
 if TYPE_CHECKING:
     from zennit.canonizers import Canonizer

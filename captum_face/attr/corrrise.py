@@ -9,7 +9,6 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import BatchSize
 from captum_face._validation import (
     Baselines,
     require_baselines,
@@ -19,7 +18,8 @@ from captum_face._validation import (
     require_positive_int,
 )
 from captum_face.attr._base import PairAttribution, Side
-from captum_face.masks import SAMPLINGS, mask_scorer, random_patches, require_masks
+from captum_face.engines.masks import SAMPLINGS, mask_scorer, random_patches, require_masks
+from captum_face.pair.passes import BatchSize
 
 __all__ = ["CorrRISE", "correlation_map", "relative_error"]
 
@@ -249,7 +249,7 @@ def correlation_map(scores: Tensor, masks: Tensor, correlation: str = "pearson")
     r"""Correlation of each pixel's visibility with the score, over masks.
 
     Args:
-        scores: ``(K, n)``, a row for each partner, from :func:`~captum_face.masks.masked_scores`.
+        scores: ``(K, n)``, a row for each partner, from :func:`~captum_face.engines.masks.masked_scores`.
         masks: ``(n, H, W)`` bool or float, 1 = kept.
         correlation: ``"pearson"`` or ``"spearman"`` (Pearson of average ranks).
 

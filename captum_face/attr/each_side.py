@@ -22,9 +22,9 @@ from captum_face._validation import (
     require_images,
 )
 from captum_face.attr._base import PairAttribution, Side, gradients_enabled
-from captum_face.attr._one_image import scores_of_one_image
-from captum_face.pair import PairSimilarity
-from captum_face.postprocessing import smooth
+from captum_face.engines.one_image import scores_of_one_image
+from captum_face.maps.signed import smooth
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["EachSide"]
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from captum_face._validation import require_choice, require_positive, require_positive_int
 from captum_face.attr._base import PairAttribution, Side, gradients_enabled, image_gradient
-from captum_face.pair import PairSimilarity
-from captum_face.postprocessing import smooth
+from captum_face.maps.signed import smooth
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["FAME"]
 

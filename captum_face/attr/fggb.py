@@ -9,16 +9,16 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import BatchSize
 from captum_face._validation import require_positive, require_threshold
 from captum_face.attr._base import PairAttribution, Side
-from captum_face.channels import (
+from captum_face.engines.channels import (
     gradient_channel_maps_chunked,
     heaviest_channels,
     require_gradient_options,
     weighted_channel_maps,
 )
-from captum_face.pair import PairSimilarity
+from captum_face.pair.passes import BatchSize
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["FGGB"]
 

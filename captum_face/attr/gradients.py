@@ -10,9 +10,9 @@ from captum.attr._utils.approximation_methods import SUPPORTED_METHODS
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import default_batch_size, is_out_of_memory
 from captum_face._validation import require_choice, require_pair, require_positive, require_positive_int
 from captum_face.attr.each_side import _EachSide
+from captum_face.pair.passes import default_batch_size, is_out_of_memory
 
 __all__ = [
     "PairBlurredIntegratedGradients",

@@ -6,7 +6,7 @@ import captum.attr
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from captum_face.attr.gradcam import _LastFeatures
+from captum_face.attr.layer_gradcam import _LastFeatures
 
 __all__ = ["PairHiResCam"]
 
@@ -46,7 +46,7 @@ class PairHiResCam(_LastFeatures):
             inputs: ``(image_a, image_b)``.
             layer: The layer, as a module of the model or by its name in ``model.named_modules()``; its
                 output must be ``(N, C, h, w)``. None for the one that
-                :func:`~captum_face.attr.gradcam.last_feature_layer` finds.
+                :func:`~captum_face.attr.layer_gradcam.last_feature_layer` finds.
             fixed_length: Hold the length of the embedding fixed as it is differentiated. Otherwise the
                 gradient of the cosine is orthogonal to the embedding, the evidence of the feature maps
                 cancels, and the sign of what is left is chance. No other score knows the difference.

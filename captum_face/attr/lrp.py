@@ -11,7 +11,7 @@ from torch import Tensor
 
 from captum_face._validation import require_positive_int
 from captum_face.attr._base import PairAttribution, Side
-from captum_face.pair import PairSimilarity, in_float32
+from captum_face.pair.similarity import PairSimilarity, in_float32
 
 if TYPE_CHECKING:
     from zennit.canonizers import Canonizer

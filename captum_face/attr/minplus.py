@@ -9,10 +9,10 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import BatchSize
 from captum_face._validation import require_positive, require_positive_int
 from captum_face.attr._base import PairAttribution, Side
-from captum_face.masks import masked_scores
+from captum_face.engines.masks import masked_scores
+from captum_face.pair.passes import BatchSize
 
 __all__ = ["MinPlus", "gaussian_spots"]
 

@@ -10,14 +10,14 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import BatchSize, in_passes, require_batch_size
 from captum_face._validation import require_generator, require_positive, require_positive_int
 from captum_face.attr._base import Side, gradients_enabled, image_gradient
 from captum_face.attr._morphing import MorphingAttribution, halves, require_position
-from captum_face.morphs import SMOOTHING, MorphComponents, Morphs, morphs, turns
-from captum_face.pair import PairSimilarity
-from captum_face.postprocessing import smooth
-from captum_face.speed import accelerated, images_per_pass
+from captum_face.engines.morphs import SMOOTHING, MorphComponents, Morphs, morphs, turns
+from captum_face.maps.signed import smooth
+from captum_face.pair.passes import BatchSize, in_passes, require_batch_size
+from captum_face.pair.similarity import PairSimilarity
+from captum_face.pair.speed import accelerated, images_per_pass
 
 __all__ = ["MorphGradients"]
 
@@ -35,8 +35,8 @@ class MorphGradients(MorphingAttribution):
     score is above a stranger's, and :math:`\sum M_B = s(A, B) - s(B, B)` why it is below a perfect match. The
     map is :math:`S_A = (1 - \lambda) \, M_C + \lambda \, M_B`, in which both questions count alike at the
     threshold, the former more above it and the latter below it
-    (:meth:`~captum_face.morphs.MorphComponents.positions`). From the partner every region changes in its own
-    time (:func:`~captum_face.morphs.morphs`).
+    (:meth:`~captum_face.engines.morphs.MorphComponents.positions`). From the partner every region changes in
+    its own time (:func:`~captum_face.engines.morphs.morphs`).
 
     It is integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) from expected baselines (Erion et
     al. 2021, arXiv 1906.10670) that are faces. Paths and joining are this package's.
@@ -116,8 +116,8 @@ class MorphGradients(MorphingAttribution):
             n_points: Points on morphs from strangers, and as many on morphs from the partner. Strangers take
                 turns; of more so many are drawn.
             softness: On morphs from the partner, how long a pixel takes to change, relative to the time
-                between the first one and the last: see :func:`captum_face.morphs.morphs`. None for all at
-                once, as from strangers, where regions were measured to bring nothing.
+                between the first one and the last: see :func:`captum_face.engines.morphs.morphs`. None for
+                all at once, as from strangers, where regions were measured to bring nothing.
             smoothing: Standard deviations in pixels of the Gaussians that spread the maps of strangers and
                 partner, or one for both, which keeps their sums; None for 5/112 and 8/112 of the shorter
                 side, 0 for none.

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from captum_face._validation import require_choice, require_positive_int, require_threshold
 from captum_face.attr._base import PairAttribution, Side
-from captum_face.channels import weighted_channel_maps
-from captum_face.pair import PairSimilarity
-from captum_face.reconstruction.decoder import FaceDecoder, find_decoder
-from captum_face.reconstruction.evaluation import warn_without_identity
-from captum_face.reconstruction.maps import REMOVALS, decoder_channel_maps_chunked
+from captum_face.decoder.evaluation import warn_without_identity
+from captum_face.decoder.maps import REMOVALS, decoder_channel_maps_chunked
+from captum_face.decoder.network import FaceDecoder, find_decoder
+from captum_face.engines.channels import weighted_channel_maps
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["Reconstruction"]
 
@@ -39,7 +39,7 @@ class Reconstruction(PairAttribution):
     Args:
         forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model need not be
             differentiable.
-        decoder: The model's decoder (:func:`captum_face.reconstruction.train_decoder`) or the file of one;
+        decoder: The model's decoder (:func:`captum_face.decoder.train_decoder`) or the file of one;
             None for the shipped decoder of the bundled synthetic model.
     """
 

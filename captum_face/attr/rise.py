@@ -6,10 +6,10 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import BatchSize
 from captum_face._validation import Baselines, require_generator, require_positive_int
 from captum_face.attr._base import PairAttribution
-from captum_face.masks import random_grids, require_masks
+from captum_face.engines.masks import random_grids, require_masks
+from captum_face.pair.passes import BatchSize
 
 __all__ = ["RISE", "mean_score_map"]
 
@@ -100,7 +100,7 @@ def mean_score_map(scores: Tensor, masks: Tensor, *, centered: bool = True) -> T
     """Mean score of each pixel, weighted with its visibility.
 
     Args:
-        scores: ``(K, n)``, a row for each partner, from :func:`~captum_face.masks.masked_scores`.
+        scores: ``(K, n)``, a row for each partner, from :func:`~captum_face.engines.masks.masked_scores`.
         masks: ``(n, H, W)`` bool or float, 1 = kept.
         centered: Subtract each row's mean score.
 

@@ -9,13 +9,13 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import BatchSize, require_batch_size
 from captum_face._validation import require_generator, require_positive_int
 from captum_face.attr._base import Side
 from captum_face.attr._morphing import MorphingAttribution, halves, require_position
 from captum_face.attr.corrrise import correlation_map
-from captum_face.masks import mask_scorer, random_patches
-from captum_face.morphs import MorphComponents, turns
+from captum_face.engines.masks import mask_scorer, random_patches
+from captum_face.engines.morphs import MorphComponents, turns
+from captum_face.pair.passes import BatchSize, require_batch_size
 
 __all__ = ["SwapRISE", "visibility_effect"]
 
@@ -185,7 +185,7 @@ def visibility_effect(scores: Tensor, masks: Tensor) -> Tensor:
     masks hide.)
 
     Args:
-        scores: ``(K, n)``, a row for each partner, from :func:`~captum_face.masks.masked_scores`.
+        scores: ``(K, n)``, a row for each partner, from :func:`~captum_face.engines.masks.masked_scores`.
         masks: ``(n, H, W)`` bool, 1 = kept.
 
     Returns:

@@ -9,13 +9,13 @@ import torch
 from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._batching import BatchSize, in_passes, require_batch_size
 from captum_face._validation import require_choice, require_positive
 from captum_face.attr._base import PairAttribution, Side
-from captum_face.masks import apply_masks, masked_scores, sliding_windows
-from captum_face.pair import PairSimilarity
-from captum_face.postprocessing import smooth
-from captum_face.speed import accelerated, images_per_pass
+from captum_face.engines.masks import apply_masks, masked_scores, sliding_windows
+from captum_face.maps.signed import smooth
+from captum_face.pair.passes import BatchSize, in_passes, require_batch_size
+from captum_face.pair.similarity import PairSimilarity
+from captum_face.pair.speed import accelerated, images_per_pass
 
 __all__ = ["XFace", "window_map"]
 
@@ -125,7 +125,7 @@ def window_map(drops: Tensor, masks: Tensor) -> Tensor:
 
     Args:
         drops: ``(K, n)``, what the score loses under each window.
-        masks: ``(n, H, W)`` bool from :func:`~captum_face.masks.sliding_windows`, True = kept.
+        masks: ``(n, H, W)`` bool from :func:`~captum_face.engines.masks.sliding_windows`, True = kept.
 
     Returns:
         ``(K, H, W)``, 0 at pixels that no window hides.

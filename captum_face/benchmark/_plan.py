@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_face._batching import default_batch_size
+from captum_face.attr.spec import MethodSpec
 from captum_face.benchmark._reading import read_ahead
-from captum_face.benchmark._specs import MethodSpec
-from captum_face.benchmark._strangers import People, choose_strangers
 from captum_face.benchmark.measures import Metric
 from captum_face.data.pairs import FacePairs
-from captum_face.explanation import versions
+from captum_face.engines.cohort import People, choose_strangers
 from captum_face.metrics.verification import eer
-from captum_face.pair import PairSimilarity
+from captum_face.pair.passes import default_batch_size
+from captum_face.pair.similarity import PairSimilarity
+from captum_face.results.explanation import versions
 
 __all__ = ["Plan", "device_of", "make_plan", "own_seed"]
 

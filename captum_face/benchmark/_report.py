@@ -15,13 +15,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_face.benchmark._specs import NULL_BASELINES
+from captum_face.attr.spec import NULL_BASELINES
 from captum_face.benchmark._tables import FEWEST, Row, beside_published
 from captum_face.benchmark.measures import PROTOCOLS, Metric
 from captum_face.data.pairs import FacePairs
-from captum_face.explanation import Explanation
+from captum_face.figures.explanation import show_comparison
 from captum_face.metrics.verification import best_accuracy, eer
-from captum_face.visualization import show_comparison
+from captum_face.results.explanation import Explanation
 
 if TYPE_CHECKING:
     from captum_face.benchmark.run import BenchmarkResult

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from captum_face.benchmark._specs import NULL_BASELINES
+from captum_face.attr.spec import NULL_BASELINES
 from captum_face.benchmark.measures import Metric
 from captum_face.benchmark.published import PUBLISHED, Published
 

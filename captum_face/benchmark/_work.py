@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_face.attr.spec import MethodSpec, Prepared
 from captum_face.benchmark._distribution import gathered, gathered_by_first
 from captum_face.benchmark._plan import Plan, device_of, own_seed
 from captum_face.benchmark._reading import read_ahead
 from captum_face.benchmark._records import Recorder, merged, read_records
-from captum_face.benchmark._specs import MethodSpec, Prepared
 from captum_face.benchmark.measures import Case, Maps, Scene
 
 __all__ = ["explain_all"]

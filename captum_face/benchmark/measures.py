@@ -15,8 +15,8 @@ from captum_face.metrics.localisation import pixel_auc, pointing_game, relevance
 from captum_face.metrics.patches import Patched, paste_patches, patch_effect
 from captum_face.metrics.perturbation import perturbation_curve
 from captum_face.metrics.sanity import infidelity, randomization, sensitivity, symmetry
-from captum_face.pair import PairSimilarity
-from captum_face.speed import accelerated
+from captum_face.pair.similarity import PairSimilarity
+from captum_face.pair.speed import accelerated
 
 __all__ = ["METRICS", "PROTOCOLS", "Case", "Measured", "Metric", "Scene", "get_metric"]
 
@@ -43,7 +43,7 @@ class Scene:
 
     @cached_property
     def quick(self) -> PairSimilarity:
-        """The model as perturbed images go through it, see :func:`~captum_face.speed.accelerated`."""
+        """The model as perturbed images go through it, see :func:`~captum_face.pair.speed.accelerated`."""
         with self.pair.frozen():
             return accelerated(self.pair, self.inputs[0])
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from captum_face._files import write_text
 from captum_face._validation import require_choice, require_generator, require_threshold
+from captum_face.attr.spec import parse_methods
 from captum_face.benchmark._distribution import gathered, process
 from captum_face.benchmark._plan import Plan, make_plan
 from captum_face.benchmark._records import check_config, claimed
 from captum_face.benchmark._report import render_report
-from captum_face.benchmark._specs import parse_methods
 from captum_face.benchmark._tables import (
     Row,
     beside_published,
@@ -26,7 +26,7 @@ from captum_face.benchmark._tables import (
 from captum_face.benchmark._work import explain_all
 from captum_face.benchmark.measures import METRICS, PROTOCOLS, Metric, get_metric
 from captum_face.data.pairs import FacePairs
-from captum_face.pair import PairSimilarity
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["BenchmarkResult", "benchmark"]
 

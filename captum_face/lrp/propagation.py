@@ -14,12 +14,12 @@ from zennit.canonizers import Canonizer
 from zennit.composites import MixedComposite
 from zennit.core import Composite
 
-from captum_face._batching import default_batch_size
 from captum_face._validation import not_differentiable, require_images, require_positive_int
 from captum_face.lrp._checking import first_departure, first_difference
 from captum_face.lrp.canonizers import canonize
 from captum_face.lrp.composites import resolve_composite
-from captum_face.pair import PairSimilarity, in_float32
+from captum_face.pair.passes import default_batch_size
+from captum_face.pair.similarity import PairSimilarity, in_float32
 
 __all__ = ["Propagation", "relevance_maps_chunked"]
 
@@ -254,7 +254,7 @@ def relevance_maps_chunked(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yields LRP's channel maps of one image, some channels at a time.
 
-    The counterpart of :func:`captum_face.channels.gradient_channel_maps_chunked`.
+    The counterpart of :func:`captum_face.engines.channels.gradient_channel_maps_chunked`.
 
     Args:
         pair: The pair wrapper; call this inside ``pair.frozen()``.

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from captum_face._validation import require_choice
-from captum_face.metrics._statistics import average_ranks
-from captum_face.postprocessing import pixel_map
+from captum_face.maps.ranks import average_ranks
+from captum_face.maps.signed import pixel_map
 
 __all__ = ["pixel_auc", "pointing_game", "relevance_mass"]
 

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_face._batching import BatchSize
 from captum_face._validation import (
     require_choice,
     require_generator,
@@ -16,10 +15,11 @@ from captum_face._validation import (
     require_pair,
     require_positive_int,
 )
-from captum_face.masks import masked_scores, random_patches, sliding_windows
-from captum_face.metrics._statistics import spearman
-from captum_face.pair import PairSimilarity
-from captum_face.postprocessing import pixel_map
+from captum_face.engines.masks import masked_scores, random_patches, sliding_windows
+from captum_face.maps.ranks import spearman
+from captum_face.maps.signed import pixel_map
+from captum_face.pair.passes import BatchSize
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["PatchEffect", "Patched", "paste_patches", "patch_effect"]
 

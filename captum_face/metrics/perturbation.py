@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_face._batching import BatchSize, in_passes, require_batch_size
 from captum_face._validation import (
     require_baselines,
     require_choice,
@@ -25,10 +24,11 @@ from captum_face._validation import (
     require_positive_int,
     require_threshold,
 )
-from captum_face.metrics._scoring import digest
-from captum_face.pair import PairSimilarity
-from captum_face.postprocessing import pixel_map, smooth
-from captum_face.speed import accelerated, images_per_pass
+from captum_face.maps.signed import pixel_map, smooth
+from captum_face.pair.embedding import digest
+from captum_face.pair.passes import BatchSize, in_passes, require_batch_size
+from captum_face.pair.similarity import PairSimilarity
+from captum_face.pair.speed import accelerated, images_per_pass
 
 __all__ = ["PerturbationCurve", "perturbation_curve"]
 
@@ -165,7 +165,7 @@ def perturbation_curve(
 
     Cost: N (n_steps - 1) forward passes for each side that is perturbed, and one for each different image
     that is intact or wholly replaced, unless ``embedded`` has it; two more on a CPU, see
-    :mod:`captum_face.speed`.
+    :mod:`captum_face.pair.speed`.
 
     Raises:
         TypeError, ValueError: unknown names; images, maps (NaN, another size) or fills that do not fit;

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_face._validation import require_choice, require_generator, require_pair, require_positive_int
-from captum_face.metrics._statistics import spearman
-from captum_face.pair import PairSimilarity, frozen
-from captum_face.postprocessing import pixel_map
+from captum_face.maps.ranks import spearman
+from captum_face.maps.signed import pixel_map
+from captum_face.pair.similarity import PairSimilarity, frozen
 
 if TYPE_CHECKING:
     from captum_face.attr import PairAttribution

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from captum_face._validation import require_choice, require_labels
-from captum_face.metrics._scoring import scored
-from captum_face.pair import PairSimilarity
+from captum_face.pair.embedding import scored
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = [
     "EER",

@@ -7,9 +7,9 @@ files. Any ``nn.Module`` or callable from images to embeddings works with
 
 from captum_face.models.iresnet import IResNet, iresnet18, iresnet34, iresnet50, iresnet100
 from captum_face.models.loading import MODELS, ModelEntry, load_pair
-from captum_face.models.mobilefacenet import MobileFaceNet, mobilefacenet
+from captum_face.models.mobile_facenet import MobileFaceNet, mobilefacenet
 from captum_face.models.onnx import OnnxEmbedding, load_onnx
-from captum_face.models.synthetic import SyntheticFaceNet, synthetic
+from captum_face.models.synthetic_net import SyntheticFaceNet, synthetic
 from captum_face.models.weights import load_weights
 
 __all__ = [

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from captum_face._validation import require_choice, require_threshold
 from captum_face.models.iresnet import iresnet18, iresnet34, iresnet50, iresnet100
-from captum_face.models.mobilefacenet import mobilefacenet
+from captum_face.models.mobile_facenet import mobilefacenet
 from captum_face.models.onnx import load_onnx
-from captum_face.models.synthetic import SyntheticFaceNet, synthetic, synthetic_threshold
+from captum_face.models.synthetic_net import SyntheticFaceNet, synthetic, synthetic_threshold
 from captum_face.models.weights import load_weights
-from captum_face.pair import PairSimilarity
-from captum_face.preprocessing import resolve_preprocess
+from captum_face.pair.preprocessing import resolve_preprocess
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["MODELS", "ModelEntry", "load_pair"]
 

@@ -27,10 +27,10 @@ from sphinx.util.docutils import SphinxDirective
 from captum_face.attr import METHODS, Method, get_method
 from captum_face.benchmark import METRICS, PROTOCOLS
 from captum_face.cli import main as command_line
+from captum_face.maps.regions import face_regions
 from captum_face.models import MODELS
-from captum_face.preprocessing import PRESETS
-from captum_face.regions import face_regions
-from captum_face.scores import SCORES
+from captum_face.pair.preprocessing import PRESETS
+from captum_face.pair.scores import SCORES
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ TEMPLATE = (
     "Example",
 )
 #: Modules without a public name of their own, and scripts.
-NOT_IN_API = {"captum_face.cli", "captum_face.models.train_synthetic"}
+NOT_IN_API = {"captum_face.cli"}
 
 
 class Table(SphinxDirective):
@@ -149,7 +149,7 @@ class ScoreTable(Table):
             *(
                 [
                     f"`{name}`",
-                    f"{{py:class}}`~captum_face.scores.{score.__name__}`",
+                    f"{{py:class}}`~captum_face.pair.scores.{score.__name__}`",
                     *map(limit, score.limits),
                 ]
                 for name, score in SCORES.items()
@@ -249,7 +249,7 @@ def result(row: dict[str, str] | None, most: int, best: float) -> str:
 
 
 class SpeedTable(Table):
-    """A section of what ``tests/benchmarks/speed.py --json`` wrote, and where that was measured."""
+    """A section of what ``docs/studies/speed.py --json`` wrote, and where that was measured."""
 
     required_arguments = 2
 
@@ -279,7 +279,7 @@ class SpeedTable(Table):
     def run(self) -> list[nodes.Node]:
         section = self.section()
         if not section:
-            command = f"python tests/benchmarks/speed.py --only {self.arguments[1]}"
+            command = f"python docs/studies/speed.py --only {self.arguments[1]}"
             return self.parse_text_to_nodes(f"*Not measured yet: `{command}`.*")
         facts = ", ".join(f"{key} {value}" for key, value in section["machine"].items())
         return [*super().run(), *self.parse_text_to_nodes(f"*{facts}*")]
@@ -392,7 +392,7 @@ def homes(module: str) -> list[str]:
 
 def substitutions(app: Sphinx, config: Any) -> None:
     """What the bundled weights say about themselves."""
-    from captum_face.models.synthetic import synthetic_metadata
+    from captum_face.models.synthetic_net import synthetic_metadata
 
     facts = synthetic_metadata()
     config.myst_substitutions = {

@@ -5,7 +5,7 @@ import torch
 from common import faces, model
 
 from captum_face.attr.corrrise import correlation_map
-from captum_face.masks import masked_scores, random_patches
+from captum_face.engines.masks import masked_scores, random_patches
 
 pair, two = model(), faces()
 runs = [(n_masks, seed) for n_masks in (50, 500) for seed in (1, 2)]

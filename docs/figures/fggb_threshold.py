@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import torch
 from common import faces, model
 
-from captum_face.channels import gradient_channel_maps
-from captum_face.postprocessing import smooth
+from captum_face.engines.channels import gradient_channel_maps
+from captum_face.maps.signed import smooth
 
 pair, two = model(), faces()
 maps = gradient_channel_maps(pair, two.image_a)  # they do not depend on the threshold

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import torch
 from common import SEED, faces
 
-from captum_face.masks import apply_masks, random_patches
+from captum_face.engines.masks import apply_masks, random_patches
 
 masks = random_patches(6, (112, 112), generator=torch.Generator().manual_seed(SEED))
 figure, axes = plt.subplots(1, len(masks), figsize=(9, 1.6), layout="constrained")

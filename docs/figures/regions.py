@@ -6,7 +6,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from captum_face.data import synthetic
-from captum_face.regions import LANDMARKS, face_regions
+from captum_face.maps.regions import LANDMARKS, face_regions
 
 regions = face_regions()
 label = torch.stack(list(regions.values())).int().argmax(0)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from captum_face.attr.ablation import PairFeatureAblation, PairKernelShap, PairOcclusion
-from captum_face.masks import grid_labels
-from captum_face.regions import face_regions
+from captum_face.engines.masks import grid_labels
+from captum_face.maps.regions import face_regions
 
 
 def cells(size=(18, 14)):

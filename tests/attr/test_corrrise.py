@@ -7,7 +7,7 @@ from scipy import stats
 
 from captum_face import CorrRISE, PairSimilarity
 from captum_face.attr.corrrise import correlation_map, relative_error
-from captum_face.masks import random_patches
+from captum_face.engines.masks import random_patches
 
 
 def looped_map(scores, masks, correlate):

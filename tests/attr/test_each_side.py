@@ -11,8 +11,8 @@ from torch import nn
 
 from captum_face import FGGB, PairSimilarity
 from captum_face.attr.each_side import EachSide
-from captum_face.postprocessing import smooth
-from captum_face.scores import Score
+from captum_face.maps.signed import smooth
+from captum_face.pair.scores import Score
 
 
 def close(got, want, tolerance=1e-5):

@@ -6,7 +6,7 @@ from torch import nn
 
 from captum_face import PairSimilarity
 from captum_face.attr.fame import FAME
-from captum_face.postprocessing import smooth
+from captum_face.maps.signed import smooth
 
 
 def looped_map(pair, image, partner, n_steps, step_size, direction, sigma):

@@ -5,7 +5,7 @@ import torch
 
 from captum_face import FGGB, PairSimilarity
 from tests.conftest import small_net
-from tests.test_channels import looped_maps
+from tests.engines.test_channels import looped_maps
 
 
 def looped_fggb(pair, image_a, image_b, threshold):

@@ -13,7 +13,7 @@ from captum_face.attr.gradients import (
     PairPartnerIntegratedGradients,
     PairSaliency,
 )
-from captum_face.postprocessing import smooth
+from captum_face.maps.signed import smooth
 
 
 def test_saliency_and_input_x_gradient_are_gradients_of_the_score(pair, images):

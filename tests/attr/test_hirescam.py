@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from captum_face import PairSimilarity
-from captum_face.attr.gradcam import PairGradCam
 from captum_face.attr.hirescam import PairHiResCam
+from captum_face.attr.layer_gradcam import PairGradCam
 from captum_face.data.images import load_image
 
 

@@ -19,7 +19,7 @@ from captum_face.attr.lrp import LRP
 from captum_face.lrp import COMPOSITES
 from captum_face.lrp.propagation import relevance_maps_chunked
 from captum_face.models import iresnet18, load_onnx, mobilefacenet
-from captum_face.preprocessing import Normalize
+from captum_face.pair.preprocessing import Normalize
 from tests.attr.test_contract import same_state, state
 from tests.conftest import small_net
 

@@ -8,8 +8,8 @@ from captum.attr import IntegratedGradients
 from torch import nn
 
 from captum_face import MorphGradients, PairSimilarity
-from captum_face.morphs import drawn_strangers, morphs, turns
-from captum_face.postprocessing import smooth
+from captum_face.engines.morphs import drawn_strangers, morphs, turns
+from captum_face.maps.signed import smooth
 
 warnings.filterwarnings("ignore", message="Input Tensor 0 did not already require gradients")
 SIZE = (18, 14)
@@ -131,7 +131,7 @@ def test_complete_to_one_percent(strict, images, strangers, smoothing, position)
 
 @pytest.mark.real
 def test_complete_to_one_percent_on_real_faces(real_pair, real_images, shared):
-    from captum_face.reconstruction.faces import read_faces
+    from captum_face.data.faces import read_faces
 
     faces, people, _ = read_faces(shared / "data" / "lfw_crops")
     faces = faces[[people.index(name) for name in dict.fromkeys(people)][100:120]]

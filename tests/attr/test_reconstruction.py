@@ -9,12 +9,12 @@ from click.testing import CliRunner
 from torch import nn
 
 from captum_face import FGGB, PairSimilarity, Reconstruction, explain
-from captum_face.channels import weighted_channel_maps
 from captum_face.cli import main
 from captum_face.data import synthetic
+from captum_face.decoder import FaceDecoder, decoder_channel_maps, shipped_decoder
+from captum_face.engines.channels import weighted_channel_maps
 from captum_face.models import load_pair
-from captum_face.reconstruction import FaceDecoder, decoder_channel_maps, shipped_decoder
-from captum_face.scores import unit
+from captum_face.pair.scores import unit
 from tests.conftest import small_decoder, small_net
 
 
@@ -41,7 +41,7 @@ def test_against_the_formula(pair, images, removal, threshold):
 
 def test_the_weights_are_fggbs(pair, images):
     """With the same channel maps both methods give the same attributions."""
-    from captum_face.channels import gradient_channel_maps
+    from captum_face.engines.channels import gradient_channel_maps
 
     inputs = tuple(image[:1] for image in images)
     maps = gradient_channel_maps(pair, inputs[0])
@@ -136,8 +136,8 @@ def test_bad_options(pair, images):
 
 def test_the_shipped_decoder_keeps_identity_and_is_small(bundled):
     """Measured again, on people it has never seen."""
-    from captum_face.reconstruction import evaluate_decoder
-    from captum_face.reconstruction.decoder import _SHIPPED
+    from captum_face.decoder import evaluate_decoder
+    from captum_face.decoder.network import _SHIPPED
 
     assert _SHIPPED.stat().st_size < 2_000_000
     people = synthetic.sample_identities(40, 2**27)

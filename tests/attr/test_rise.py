@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captum_face.attr.rise import RISE, mean_score_map
-from captum_face.masks import random_grids
+from captum_face.engines.masks import random_grids
 
 
 @pytest.mark.parametrize("centered", [True, False])

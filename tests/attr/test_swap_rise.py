@@ -5,8 +5,8 @@ import torch
 
 from captum_face import CorrRISE, PairSimilarity, SwapRISE
 from captum_face.attr.swap_rise import visibility_effect
-from captum_face.masks import random_patches
-from captum_face.morphs import drawn_strangers
+from captum_face.engines.masks import random_patches
+from captum_face.engines.morphs import drawn_strangers
 
 SIZE = (18, 14)
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from captum_face.attr.xface import XFace
-from captum_face.masks import sliding_windows
-from captum_face.postprocessing import smooth
+from captum_face.engines.masks import sliding_windows
+from captum_face.maps.signed import smooth
 
 
 def squares(height, width, side, stride):

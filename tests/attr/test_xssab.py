@@ -6,7 +6,7 @@ from torch import nn
 
 from captum_face import PairSimilarity
 from captum_face.attr.xssab import XSSAB
-from captum_face.scores import unit
+from captum_face.pair.scores import unit
 
 
 def looped_map(pair, image, partner, threshold):

@@ -15,13 +15,13 @@ from torch import nn
 
 from captum_face import FGGB, METHODS, PairSimilarity
 from captum_face.attr import Method
+from captum_face.attr.spec import parse_methods
 from captum_face.benchmark import METRICS, PROTOCOLS, benchmark
 from captum_face.benchmark._plan import own_seed
 from captum_face.benchmark._records import Recorder, read_records
-from captum_face.benchmark._specs import parse_methods
-from captum_face.benchmark._strangers import People, choose_strangers
 from captum_face.benchmark._tables import metric_rows, subsets
 from captum_face.data import read_csv, synthetic_pairs
+from captum_face.engines.cohort import People, choose_strangers
 from captum_face.models import load_pair
 
 TABLES = ("config.json", "pairs.csv", "metrics.csv", "curves.csv")

@@ -15,7 +15,7 @@ from captum_face.lrp.canonizers import canonize
 from captum_face.models import iresnet18, mobilefacenet
 from captum_face.models.iresnet import Add
 from captum_face.models.onnx import OnnxEmbedding
-from captum_face.models.synthetic import synthetic
+from captum_face.models.synthetic_net import synthetic
 from tests.conftest import small_net
 
 

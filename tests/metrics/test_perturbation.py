@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from captum_face import PairSimilarity
+from captum_face.maps.signed import smooth
 from captum_face.metrics import perturbation_curve
-from captum_face.postprocessing import smooth
 from tests.conftest import small_net
 
 SIZE = 12

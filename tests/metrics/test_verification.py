@@ -388,8 +388,8 @@ def test_bad_calibration(pair, face_pairs):
 
 
 def test_bundled_model_separates_synthetic_people():
-    from captum_face.models.synthetic import synthetic as model
-    from captum_face.models.synthetic import synthetic_metadata
+    from captum_face.models.synthetic_net import synthetic as model
+    from captum_face.models.synthetic_net import synthetic_metadata
 
     pair = PairSimilarity(model(), preprocess="arcface")
     drawn = synthetic.pairs(120, seed=77)

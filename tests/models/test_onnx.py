@@ -11,7 +11,7 @@ from torch import nn
 
 from captum_face.models import IResNet, load_onnx, mobilefacenet
 from captum_face.models.onnx import OnnxEmbedding, onnx_parity
-from captum_face.preprocessing import resolve_preprocess
+from captum_face.pair.preprocessing import resolve_preprocess
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 pytest.importorskip("onnx2torch", reason="needs the extra onnx")

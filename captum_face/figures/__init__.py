@@ -1,0 +1,1 @@
+"""Figures of explanations, identifications, interactions and decoders."""

@@ -1,0 +1,123 @@
+"""How two embeddings become a similarity score, and each channel's share of it.
+
+A score is a sum over embedding channels, ``score = sum_k c_k``. That is what lets every feature-guided
+method weight its channel maps by ``c_k`` (see :mod:`captum_face.engines.channels`).
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from captum_face._validation import require_choice
+
+__all__ = ["SCORES", "Cosine", "Dot", "NegativeSquaredEuclidean", "Score", "resolve_score", "unit"]
+
+
+def unit(embeddings: Tensor) -> Tensor:
+    """Embeddings ``(..., D)`` scaled to length 1, differentiable.
+
+    Raises:
+        ValueError: an embedding is all zero, which has no direction.
+    """
+    size = embeddings.detach().abs().amax(-1, keepdim=True)
+    zero = size == 0
+    if zero.any():
+        raise ValueError(
+            f"expected embeddings with a direction, got {int(zero.sum())} all-zero embedding(s) (first at "
+            f"index {int(zero.flatten().nonzero()[0])}), whose cosine is not defined; check the "
+            "preprocessing and the weights (a wholly black image can give one), or compare and differentiate "
+            "raw embeddings: score='dot', embedding='raw'"
+        )
+    # Scaled first: the squares of very small or large values would leave the range of the dtype.
+    return F.normalize(embeddings / size, dim=-1)
+
+
+class Score:
+    """Base of all scores: one of your own defines :meth:`contributions`, and that is all.
+
+    Example::
+
+        >>> import torch
+        >>> class Weighted(Score):
+        ...     name = "weighted"
+        ...     def contributions(self, emb_a, emb_b):
+        ...         return torch.linspace(0, 1, emb_a.shape[-1]) * emb_a * emb_b
+        >>> Weighted()(torch.ones(1, 3), torch.ones(1, 3))
+        tensor([1.5000])
+    """
+
+    #: Name shown in figures and written into summaries.
+    name: str = "score"
+    #: Lowest and highest value the score can take.
+    limits: tuple[float, float] = (-float("inf"), float("inf"))
+
+    def contributions(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        """Each channel's share of the score.
+
+        Args:
+            emb_a: ``(..., D)`` embeddings as the model gives them.
+            emb_b: The same for the other image; leading dimensions broadcast.
+
+        Returns:
+            ``(..., D)``; the sum over the last dimension is the score.
+        """
+        raise TypeError(f"{type(self).__name__} must define contributions(emb_a, emb_b)")
+
+    def __call__(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        """The score, ``(...)``: higher means more alike."""
+        return self.contributions(emb_a, emb_b).sum(-1)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Cosine(Score):
+    r"""Cosine similarity, :math:`c_k = f_{A,k} f_{B,k}` of the unit embeddings; in [-1, 1].
+
+    Raises:
+        ValueError: an embedding is all zero, which has no direction.
+    """
+
+    name = "cosine"
+    limits = (-1.0, 1.0)
+
+    def contributions(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        return unit(emb_a) * unit(emb_b)
+
+
+class Dot(Score):
+    r"""Inner product of the raw embeddings, :math:`c_k = e_{A,k} e_{B,k}`; unbounded."""
+
+    name = "dot"
+
+    def contributions(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        return emb_a * emb_b
+
+
+class NegativeSquaredEuclidean(Score):
+    r"""Negative squared distance of the raw embeddings, :math:`c_k = -(e_{A,k} - e_{B,k})^2`; at most 0."""
+
+    name = "euclidean"
+    limits = (-float("inf"), 0.0)
+
+    def contributions(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        return -(emb_a - emb_b).square()
+
+
+#: The scores that ``PairSimilarity(score=...)`` knows by name.
+SCORES: dict[str, type[Score]] = {score.name: score for score in (Cosine, Dot, NegativeSquaredEuclidean)}
+
+
+def resolve_score(score: str | Score) -> Score:
+    """Turns a name of :data:`SCORES` into its object and lets a :class:`Score` through.
+
+    Raises:
+        ValueError: the name is not known; the message says the nearest one.
+        TypeError: neither a name nor a :class:`Score`.
+    """
+    if isinstance(score, Score):
+        return score
+    if isinstance(score, type) and issubclass(score, Score):
+        raise TypeError(f"expected a score object, got the class {score.__name__}; write {score.__name__}()")
+    return SCORES[require_choice(score, SCORES, "score")]()

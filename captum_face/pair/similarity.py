@@ -1,0 +1,363 @@
+"""Two face images to one similarity score: the ``forward_func`` of everything in this package."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_face._validation import (
+    require_choice,
+    require_images,
+    require_pair,
+    require_positive_int,
+    require_threshold,
+)
+from captum_face.pair.passes import BatchSize, default_batch_size, in_passes
+from captum_face.pair.preprocessing import resolve_preprocess
+from captum_face.pair.scores import Score, resolve_score
+
+__all__ = ["AgainstReference", "PairSimilarity", "frozen"]
+
+#: What ``PairSimilarity(precision=...)`` knows.
+PRECISIONS = ("float32", "tf32", "bfloat16")
+_MODE_DEPENDENT = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+
+
+@contextmanager
+def frozen(module: object) -> Iterator[None]:
+    """Runs its body with ``module`` in eval mode and its parameters without gradients.
+
+    A BatchNorm in training mode would explain another function, and gradients for parameters double the
+    cost of a backward pass. Every module's training flag and every parameter's ``requires_grad`` come
+    back as they were, also after an exception and when contexts are nested. What is not an
+    :class:`torch.nn.Module` has nothing to freeze and passes.
+
+    Args:
+        module: A module, a bound method of one, or a partial of either. A module that another callable
+            hides (a lambda, a closure) cannot be seen: call its ``.eval()`` yourself.
+    """
+    owner = _owner(module)
+    # Frozen TorchScript has no training flag, and inference tensors no gradients to switch off.
+    modules = [m for m in (owner.modules() if owner else ()) if hasattr(m, "training")]
+    modes = [m.training for m in modules]
+    parameters = [p for p in (owner.parameters() if owner else ()) if not p.is_inference()]
+    flags = [p.requires_grad for p in parameters]
+    try:
+        for m in modules:
+            m.training = False
+        for p in parameters:
+            p.requires_grad_(False)
+        # Here as well as around the model: a backward pass starts outside of it.
+        with _tensor_float_32(getattr(owner, "precision", None) == "tf32"):
+            yield
+    finally:
+        for m, mode in zip(modules, modes, strict=True):
+            m.training = mode
+        for p, flag in zip(parameters, flags, strict=True):
+            p.requires_grad_(flag)
+
+
+@contextmanager
+def _tensor_float_32(wanted: bool) -> Iterator[None]:
+    """TF32 for CUDA's products and convolutions, if wanted: switches of the process, put back after."""
+    on: object
+    switches: list[Any]
+    cudnn: Any = torch.backends.cudnn
+    if not wanted:
+        switches, name, on = [], "", None
+    elif hasattr(
+        torch.backends.cuda.matmul, "fp32_precision"
+    ):  # beside which the older switches refuse to work
+        switches, name, on = [torch.backends.cuda.matmul, cudnn.conv], "fp32_precision", "tf32"
+    else:
+        switches, name, on = [torch.backends.cuda.matmul, cudnn], "allow_tf32", True
+    before = [getattr(switch, name) for switch in switches]
+    try:
+        for switch in switches:
+            setattr(switch, name, on)
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            setattr(switch, name, value)
+
+
+def _owner(function: object) -> nn.Module | None:
+    """The module that a callable is, or is a method of."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__self__", function)
+    return function if isinstance(function, nn.Module) else None
+
+
+class PairSimilarity(nn.Module):
+    """Similarity of two batches of face images under any embedding model.
+
+    This is the ``forward_func`` of every method in this package and of Captum's own:
+    ``Saliency(pair).attribute((a, b))`` and ``captum.metrics.infidelity(pair, ...)`` work.
+
+    Args:
+        embedding_model: Module or callable, ``(N, C, H, W)`` preprocessed images to ``(N, D)``
+            embeddings, normalised or not. A bound method of a module (``clip.encode_image``) counts as
+            that module; a callable may answer with a numpy array, but then has no gradients.
+        score: ``"cosine"``, ``"dot"``, ``"euclidean"`` (negative squared distance) or a
+            :class:`~captum_face.pair.scores.Score` object. Higher means more alike.
+        threshold: The verification threshold in units of the score; pairs at or above it are accepted.
+        preprocess: A name of :data:`captum_face.pair.preprocessing.PRESETS`, a callable on ``[0, 1]`` images,
+            or None for models that normalise their input themselves.
+        max_batch_size: Most images that the model sees in one call; 1 for models exported with a
+            fixed batch of 1. None for no limit.
+        select: Which part of the model's answer is the embedding, where it is not a tensor: an index of
+            a tuple (AdaFace answers ``(feature, norm)``: ``select=0``), a key of a dict, or a callable
+            on the answer.
+        precision: What the model computes in: ``"float32"`` leaves that to the model, its images and the
+            switches of PyTorch; ``"tf32"`` switches TF32 on for matrix products and convolutions of CUDA
+            devices while the model or a method runs, and is ``"float32"`` elsewhere; ``"bfloat16"`` runs
+            the model under :class:`torch.autocast`, forward and backward, which is faster only on devices
+            with units for it. Both change maps: see the page on speed. Embeddings come in the dtype of the
+            images, and scores are computed in that. LRP and BiLRP, which rewrite the model, don't heed
+            ``"bfloat16"``.
+
+    Shape: images ``(N, C, H, W)`` in [0, 1], RGB; a batch of 1 on one side broadcasts against N.
+
+    Raises:
+        ValueError: unknown score, preset or precision, or a ``max_batch_size`` below 1.
+        TypeError: ``embedding_model`` cannot be called, or the threshold is not a finite number.
+
+    Example::
+
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
+        >>> pair = PairSimilarity(model, threshold=0.3, preprocess="arcface")
+        >>> a, b = torch.rand(5, 3, 8, 8), torch.rand(1, 3, 8, 8)
+        >>> pair(a, b).shape, pair.embed(a).shape
+        (torch.Size([5]), torch.Size([5, 4]))
+    """
+
+    def __init__(
+        self,
+        embedding_model: Callable[[Tensor], Any],
+        *,
+        score: str | Score = "cosine",
+        threshold: float = 0.0,
+        preprocess: str | Callable[[Tensor], Tensor] | None = None,
+        max_batch_size: int | None = None,
+        select: int | str | Callable[[Any], Tensor] | None = None,
+        precision: str = "float32",
+    ) -> None:
+        super().__init__()
+        if not callable(embedding_model):
+            raise TypeError(
+                f"expected embedding_model to be a module or callable, got {type(embedding_model).__name__}"
+            )
+        if isinstance(embedding_model, type):
+            raise TypeError(f"expected an embedding model, got the class {embedding_model.__name__}")
+        if max_batch_size is not None:
+            require_positive_int(max_batch_size, "max_batch_size")
+        self.threshold = require_threshold(threshold)
+        self.embedding_model = embedding_model
+        if not isinstance(embedding_model, nn.Module):
+            # Registered, so that frozen() and .to() reach the module behind a bound method.
+            self.embedding_owner = _owner(embedding_model)
+        self.score = resolve_score(score)
+        self.preprocess = resolve_preprocess(preprocess)
+        self.max_batch_size = max_batch_size
+        self.select = select
+        self.precision = require_choice(precision, PRECISIONS, "precision")
+
+    def forward(self, image_a: Tensor, image_b: Tensor) -> Tensor:
+        """Scores ``(N,)``. Cost: one forward pass per image of each side (a batch of 1 is embedded once).
+
+        Raises:
+            TypeError, ValueError: see :meth:`embed`; also images of different size, dtype or device.
+        """
+        image_a, image_b = require_pair((image_a, image_b))
+        return self.contributions(self.embed(image_a), self.embed(image_b)).sum(-1)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Embeddings ``(N, D)`` of ``(N, C, H, W)`` images, as the model gives them; differentiable.
+
+        Cost: one forward pass per image.
+
+        Raises:
+            TypeError: images that are not floats; a model that answers with something else than a tensor.
+            ValueError: images that are not ``(N, C, H, W)``, finite and in [0, 1]; embeddings that are
+                not ``(N, D)`` or not finite; a model of fixed batch size.
+        """
+        require_images(images)
+        if any(isinstance(m, _MODE_DEPENDENT) and m.training for m in self.modules()):
+            warnings.warn(
+                "the embedding model is in training mode, so that scores depend on the batch; call "
+                "pair.eval() (attribution methods do that themselves while they run)",
+                UserWarning,
+                stacklevel=2,
+            )
+        size = self.max_batch_size or len(images)
+        return torch.cat([self._embed_batch(batch) for batch in images.split(size)])
+
+    def embed_in_passes(self, images: Tensor, batch_size: BatchSize = None) -> Tensor:
+        """:meth:`embed` a few images at a time, for batches that memory may not hold at once.
+
+        Args:
+            images: ``(N, C, H, W)`` in [0, 1].
+            batch_size: Images in one pass; anything but a number is what suits the device. Half as many from
+                where memory runs out.
+        """
+        size = (
+            batch_size if isinstance(batch_size, int) else default_batch_size(images.device, self.precision)
+        )
+        return torch.cat([*in_passes(self.embed, images, size)])
+
+    def _embed_batch(self, images: Tensor) -> Tensor:
+        # A copy: models and preprocessing that work in place must not change the caller's images.
+        images = images.clone()
+        reduced = self.precision == "bfloat16"
+        autocast = torch.autocast(images.device.type, torch.bfloat16) if reduced else nullcontext()
+        with autocast, _tensor_float_32(self.precision == "tf32"):
+            embeddings = self._selected(self.embedding_model(self.preprocess(images)))
+        if isinstance(embeddings, np.ndarray):
+            embeddings = torch.from_numpy(embeddings).to(images.device)
+        if not isinstance(embeddings, Tensor):
+            raise TypeError(
+                f"expected the model to answer with a tensor (N, D), got {_describe(embeddings)}; choose the "
+                "embedding with select=: an index, a key or a callable"
+            )
+        if embeddings.ndim != 2 or len(embeddings) != len(images) or embeddings.shape[1] == 0:
+            if self.select is not None:
+                remedy = f"check select={self.select!r}, and leave it out where the answer is the embedding"
+            elif embeddings.ndim == 2 and len(images) > 1:
+                remedy = "a model exported with a fixed batch does that: set max_batch_size=1"
+            else:
+                remedy = "flatten it to (N, D), for example with select=lambda out: out.flatten(1)"
+            raise ValueError(
+                f"expected an embedding of shape ({len(images)}, D) for {len(images)} image(s), got "
+                f"{tuple(embeddings.shape)}; {remedy}"
+            )
+        if not embeddings.is_floating_point():
+            raise TypeError(f"expected embeddings of floats, got {embeddings.dtype}")
+        if not torch.isfinite(embeddings.detach()).all():
+            raise ValueError(
+                "expected finite embeddings, got NaN or infinite values; check the weights and "
+                "the preprocessing"
+            )
+        return embeddings.to(images.dtype) if reduced else embeddings
+
+    def _selected(self, answer: Any) -> Any:
+        if self.select is None:
+            return answer
+        if callable(self.select):
+            return self.select(answer)
+        try:
+            return answer[self.select]
+        except (IndexError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"select={self.select!r} does not fit the model's answer: {_describe(answer)}"
+            ) from error
+
+    def contributions(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        """Each embedding channel's share of the score, ``(N, D)``; the sum over D is the score.
+
+        Args:
+            emb_a: ``(N, D)`` embeddings from :meth:`embed`.
+            emb_b: The same for the other side; a batch of 1 broadcasts.
+
+        Raises:
+            ValueError: an all-zero embedding under the cosine; a score of your own that gives something
+                else than one finite value per channel.
+        """
+        contributions = self.score.contributions(emb_a, emb_b)
+        expected = torch.broadcast_shapes(emb_a.shape, emb_b.shape)
+        if contributions.shape != expected:
+            raise ValueError(
+                f"expected contributions of shape {tuple(expected)} from the score {self.score.name!r}, one "
+                f"for each channel, got {tuple(contributions.shape)}"
+            )
+        if not torch.isfinite(contributions.detach()).all():
+            raise ValueError(f"expected finite scores, got NaN or infinite ones from {self.score.name!r}")
+        return contributions
+
+    def decide(self, image_a: Tensor, image_b: Tensor) -> Tensor:
+        """True where the pair is accepted as the same person (score >= threshold), ``(N,)`` bool.
+
+        Runs in eval mode without gradients, whatever mode the model is in.
+        """
+        with self.frozen(), torch.no_grad():
+            scores = self(image_a, image_b)
+        # As Python's floats, like everywhere else: a tensor would round the threshold to its own dtype.
+        return torch.tensor([score >= self.threshold for score in scores.tolist()], device=scores.device)
+
+    def against(self, reference: Tensor) -> AgainstReference:
+        """The score as a function of one image, for methods that are made for one input.
+
+        The reference is embedded here, once, in eval mode; weights changed later do not reach it.
+
+        Args:
+            reference: ``(1, C, H, W)``, or ``(N, C, H, W)`` for batches of exactly N images.
+        """
+        with self.frozen(), torch.no_grad():
+            return AgainstReference(self, self.embed(reference))
+
+    def frozen(self) -> Any:
+        """Context manager: eval mode and parameters without gradients, restored at the end.
+
+        See :func:`frozen`. Every method of this package runs inside it.
+        """
+        return frozen(self)
+
+    def extra_repr(self) -> str:
+        reduced = "" if self.precision == "float32" else f", precision={self.precision}"
+        batch = f"max_batch_size={self.max_batch_size}"
+        return f"score={self.score.name}, threshold={self.threshold:g}, {batch}{reduced}"
+
+
+class AgainstReference(nn.Module):
+    """Similarity of images to a fixed reference; made by :meth:`PairSimilarity.against`.
+
+    Shape: ``(N, C, H, W)`` to scores ``(N,)``.
+    """
+
+    reference: Tensor
+
+    def __init__(self, pair: PairSimilarity, reference: Tensor) -> None:
+        super().__init__()
+        self.pair = pair
+        self.register_buffer("reference", reference, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores ``(N,)``. Cost: one forward pass per image.
+
+        Raises:
+            ValueError: a batch other than that of the reference, where that is not 1.
+        """
+        if len(self.reference) not in (1, len(images)):
+            raise ValueError(
+                f"expected a batch of {len(self.reference)} images, as many as references, got "
+                f"{len(images)}; methods that enlarge the batch need a single reference"
+            )
+        return self.pair.contributions(self.pair.embed(images), self.reference).sum(-1)
+
+
+def in_float32(pair: PairSimilarity) -> PairSimilarity:
+    """``pair`` without its reduced precision; everything else is shared."""
+    exact = copy.copy(pair)
+    exact.precision = "float32"
+    return exact
+
+
+def _describe(answer: Any) -> str:
+    if isinstance(answer, Mapping):
+        return f"a dict with keys {list(answer)}"
+    if isinstance(answer, Sequence) and not isinstance(answer, str):
+        parts = [str(tuple(p.shape)) if hasattr(p, "shape") else type(p).__name__ for p in answer]
+        return f"a {type(answer).__name__} of {len(answer)}: {', '.join(parts)}"
+    return (
+        f"{type(answer).__name__} {tuple(answer.shape)}"
+        if hasattr(answer, "shape")
+        else type(answer).__name__
+    )

@@ -1,0 +1,357 @@
+"""Who is this? The best matches of a probe in a gallery, each with what speaks for it and against."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_face._files import write_whole
+from captum_face._validation import require_images, require_positive_int
+from captum_face.figures.explanation import decision_text
+from captum_face.maps.signed import pixel_map
+from captum_face.pair.passes import BatchSize, require_batch_size
+from captum_face.pair.similarity import PairSimilarity
+from captum_face.pair.speed import accelerated, images_per_pass
+from captum_face.results.explanation import prepared_method, save_result, settings, single_image, versions
+from captum_face.results.gallery import attribute_gallery, gallery_scores, of_rows, require_maps_alone
+
+__all__ = ["Identification", "Match", "identify"]
+
+
+@dataclass(frozen=True, repr=False, eq=False)  # tensors have no single answer to ==
+class Match:
+    """One of the best matches of an :class:`Identification`."""
+
+    name: str  #: of the gallery image
+    score: float  #: the probe's similarity to it
+    image: Tensor  #: ``(1, C, H, W)``: the gallery image
+    attribution: Tensor  #: ``(1, C, H, W)``: the probe's map against it; positive = for the same person
+    own_attribution: Tensor | None = None  #: its own map against the probe, where asked for
+
+    def __repr__(self) -> str:
+        return f"Match({self.name!r}, score={self.score:.3f})"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Identification:
+    """The best matches of a probe in a gallery, explained; made by :func:`identify`."""
+
+    method: str  #: name in the registry
+    threshold: float  #: the threshold from which a match is accepted
+    probe: Tensor  #: ``(1, C, H, W)``
+    name: str  #: what figures call the probe
+    matches: tuple[Match, ...]  #: the best first
+    ranking: tuple[tuple[str, float], ...]  #: names and scores of the whole gallery, the best first
+    settings: dict[str, Any]  #: the method's options, defaults included, and the pair wrapper's
+    left_out: dict[str, str] = field(default_factory=dict)  #: gallery files that were not searched, and why
+
+    @property
+    def decision(self) -> bool:
+        """True if the best match is accepted as the same person; else the probe is nobody in the gallery."""
+        return self.matches[0].score >= self.threshold
+
+    @property
+    def verdict(self) -> str:
+        """The best match, its score and the decision in words."""
+        best = self.matches[0]
+        return f"best match of {len(self.ranking)}: {best.name}, {decision_text(best.score, self.threshold)}"
+
+    @property
+    def maps(self) -> Tensor:
+        """One signed value per pixel of the probe for each match, ``(k, H, W)``."""
+        return pixel_map(torch.cat([match.attribution for match in self.matches]))
+
+    def plot(self, **options: Any) -> Figure:
+        """The figure; ``options`` go to :func:`~captum_face.show_identification`."""
+        from captum_face.figures.identification import show_identification  # which draws this class
+
+        return show_identification(self, **options)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but images and maps, ready for JSON."""
+        return {
+            "method": self.method,
+            "probe": self.name,
+            "threshold": self.threshold,
+            "accepted": self.decision,
+            "matches": [
+                {"name": match.name, "score": match.score, "accepted": match.score >= self.threshold}
+                for match in self.matches
+            ],
+            "searched": len(self.ranking),
+            "left_out": self.left_out,
+            "protocol": self.settings,
+            "versions": versions(),
+        }
+
+    def save(self, folder: str | Path, **options: Any) -> dict[str, Path]:
+        """Writes ``<method>.png``, ``<method>.npz``, ``<method>.json`` and ``ranking.csv`` into a folder.
+
+        Args:
+            folder: Made if it is not there. Files of these names are replaced.
+            options: Go to :func:`~captum_face.show_identification`.
+
+        Returns:
+            The paths, by ``"figure"``, ``"maps"``, ``"summary"`` and ``"ranking"``. The ``.npz`` holds
+            ``attributions`` ``(k, C, H, W)`` and ``maps`` ``(k, H, W)`` of the probe, float32 and signed,
+            ``names`` and ``scores`` of the matches and the ``threshold``; with the matches' own maps also
+            ``own_attributions``. The ranking has a line for each image that was searched.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = {
+            "figure": folder / f"{self.method}.png",
+            "maps": folder / f"{self.method}.npz",
+            "summary": folder / f"{self.method}.json",
+            "ranking": folder / "ranking.csv",
+        }
+        arrays = {
+            "attributions": _array([match.attribution for match in self.matches]),
+            "maps": self.maps.float().cpu().numpy(),
+            "names": np.array([match.name for match in self.matches]),
+            "scores": np.array([match.score for match in self.matches]),
+            "threshold": np.array(self.threshold),
+        }
+        own = [match.own_attribution for match in self.matches if match.own_attribution is not None]
+        if own:
+            arrays["own_attributions"] = _array(own)
+        save_result(paths, arrays, self.plot(**options), self.summary(), options)
+        write_whole(paths["ranking"], self._write_ranking)
+        return paths
+
+    def _write_ranking(self, path: Path) -> None:
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["rank", "name", "score"])
+            writer.writerows(
+                [rank, name, repr(score)] for rank, (name, score) in enumerate(self.ranking, start=1)
+            )
+
+    def __repr__(self) -> str:
+        return f"Identification(method={self.method!r}, {self.verdict})"
+
+
+def identify(
+    pair: PairSimilarity,
+    probe: str | Path | Image.Image | Tensor,
+    gallery: str | Path | Sequence[str | Path] | Tensor,
+    method: str = "corrrise",
+    *,
+    top_k: int = 5,
+    both: bool = False,
+    names: Sequence[str] | None = None,
+    batch_size: BatchSize = None,
+    **options: Any,
+) -> Identification:
+    """Searches a gallery for a probe and explains the best matches.
+
+    Each of the best matches has a map of the probe of its own, which says what speaks for that match and what
+    against (after Lu and Ebrahimi, arXiv 2407.05983, who explain identification by CorrRISE).
+
+    Args:
+        pair: The model with its threshold and preprocessing.
+        probe: A path, a PIL image, or a float tensor ``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1].
+        gallery: A folder, searched with its subfolders for image files; a sequence of paths; or a tensor
+            ``(K, 3, H, W)`` in [0, 1]. All of the probe's size, and aligned like it. The probe's own file is
+            left out, and so are files that cannot be read: :attr:`Identification.left_out` names them.
+        method: A name of :data:`captum_face.METHODS`.
+        top_k: Matches to explain. More than the gallery has are all.
+        both: Also explain each match's own image against the probe.
+        names: Of the images of a gallery tensor; None for their numbers.
+        batch_size: Gallery images in one forward pass; None for what suits the device, ``"auto"`` for what
+            is measured to be cheapest. Half as many from where memory runs out.
+        options: Options of the method's ``attribute``. Methods with a ``seed`` get 0 unless told otherwise.
+            ``show_progress`` also shows a bar over the gallery.
+
+    Returns:
+        The :class:`Identification`.
+
+    Cost: a forward pass for each gallery image, and :func:`~captum_face.attribute_gallery`; with ``both``
+    also one side's explanation for each match. Of the gallery, embeddings and the matches are kept in
+    memory.
+
+    Raises:
+        FileNotFoundError, ValueError, TypeError: an unreadable probe, no image in the gallery, images of
+            another size than the probe's (all files are looked at before anything is computed), an unknown
+            method or option.
+
+    Example::
+
+        >>> from captum_face.data import synthetic
+        >>> from captum_face.models import load_pair
+        >>> pair, faces = load_pair("synthetic"), synthetic.pair(seed=1)
+        >>> strangers = torch.cat([synthetic.pair(seed=seed).image_a for seed in range(2, 5)])
+        >>> found = identify(pair, faces.image_a, torch.cat([strangers, faces.image_b]), "xssab", top_k=2)
+        >>> found.matches[0].name, found.maps.shape
+        ('3', torch.Size([2, 112, 112]))
+    """
+    attribution, options = prepared_method(pair, method, options)
+    require_positive_int(top_k, "top_k")
+    require_batch_size(batch_size, "batch_size")
+    require_maps_alone(options)
+    image = require_images(single_image(probe), "probe")
+    if len(image) != 1:
+        raise ValueError(f"expected one probe (1, C, H, W), got {tuple(image.shape)}; give them one by one")
+    own_file = Path(probe) if isinstance(probe, (str, Path)) else None
+    loaders, left_out = _gallery(gallery, names, image, own_file)
+    show_progress = bool(options.get("show_progress", False))
+
+    known, embeddings = [], []
+    with (
+        pair.frozen(),
+        torch.inference_mode(False),
+        torch.no_grad(),
+        tqdm(total=len(loaders), desc="gallery", disable=not show_progress) as bar,
+    ):
+        own = pair.embed(image)  # first: a model that does not take such images says so at once
+        quick = accelerated(pair, image)
+        size = images_per_pass(batch_size, quick, image)
+        for start in range(0, len(loaders), size):
+            batch = []
+            for name in list(loaders)[start : start + size]:
+                try:
+                    batch.append(loaders[name]().to(image))
+                    known.append(name)
+                except ValueError as error:
+                    left_out[name] = str(error)
+                bar.update()
+            if batch:
+                embeddings.append(quick.embed_in_passes(torch.cat(batch), size))
+        if not known:
+            raise ValueError(_nothing_left(left_out))
+        table = torch.cat(embeddings)
+        scores = gallery_scores(pair, own, table)[0]
+    order = scores.argsort(descending=True, stable=True)
+    best = order[:top_k]
+    images = torch.cat([loaders[known[i]]().to(image) for i in best.tolist()])
+    options = of_rows(attribution, options, best, len(known))
+    if both:
+        maps, own_maps = attribution.attribute((image, images), **options)
+    else:
+        found = attribute_gallery(attribution, image, images, gallery_embeddings=table[best], **options)
+        maps, own_maps = found.attributions, None
+    threshold = options.get("threshold")
+    return Identification(
+        method=method,
+        threshold=pair.threshold if threshold is None else float(threshold),
+        probe=image,
+        name=own_file.name if own_file is not None else "probe",
+        matches=tuple(
+            Match(
+                known[i],
+                float(scores[i]),
+                images[[row]],
+                maps[[row]],
+                None if own_maps is None else own_maps[[row]],
+            )
+            for row, i in enumerate(best.tolist())
+        ),
+        ranking=tuple((known[i], float(scores[i])) for i in order.tolist()),
+        settings=settings(pair, attribution, options, image) | {"top_k": top_k},
+        left_out=left_out,
+    )
+
+
+def _gallery(
+    gallery: object, names: Sequence[str] | None, probe: Tensor, own_file: Path | None
+) -> tuple[dict[str, Callable[[], Tensor]], dict[str, str]]:
+    """What loads each gallery image, by its name; and what is left out, and why."""
+    if isinstance(gallery, Tensor):
+        images = require_images(gallery, "gallery")
+        if images.shape[1:] != probe.shape[1:]:
+            raise ValueError(
+                f"expected gallery images {tuple(probe.shape[1:])} like the probe, got "
+                f"{tuple(images.shape[1:])}"
+            )
+        names = [str(i) for i in range(len(images))] if names is None else list(names)
+        if len(names) != len(images) or len(set(names)) != len(names):
+            raise ValueError(
+                f"expected {len(images)} different names, one for each gallery image, got {len(names)}, "
+                f"{len(set(names))} of them different"
+            )
+        return {name: partial(images.narrow, 0, i, 1) for i, name in enumerate(names)}, {}
+    if names is not None:
+        raise ValueError("expected names for a gallery tensor alone; files have names of their own")
+    files = _files(gallery)
+    loaders: dict[str, Callable[[], Tensor]] = {}
+    left_out: dict[str, str] = {}
+    height, width = probe.shape[-2:]
+    wrong = []
+    for name, path in files.items():
+        if own_file is not None and path.exists() and path.samefile(own_file):
+            left_out[name] = "the probe's own file"
+            continue
+        try:
+            size = _size(path)
+        except ValueError as error:
+            left_out[name] = str(error)
+            continue
+        if size != (width, height):
+            wrong.append(f"{name} ({size[0]}x{size[1]})")
+        loaders[name] = partial(single_image, path)
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(
+            f"expected gallery images of {width}x{height} pixels, the probe's size, got {len(wrong)} of "
+            f"{len(files)} of another: {', '.join(wrong[:3])}{more}; align and crop all images as the model "
+            "expects them"
+        )
+    if not loaders:
+        raise ValueError(_nothing_left(left_out))
+    return loaders, left_out
+
+
+def _files(gallery: object) -> dict[str, Path]:
+    """Paths by name: below a folder relative to it, else as given."""
+    if isinstance(gallery, (str, Path)):
+        folder = Path(gallery)
+        if not folder.is_dir():
+            found = "a file" if folder.exists() else "nothing"
+            raise FileNotFoundError(f"expected a folder with the gallery's images, found {found} at {folder}")
+        endings = Image.registered_extensions()
+        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in endings and p.is_file())
+        if not paths:
+            raise ValueError(f"expected image files (PNG, JPEG, ...) in the folder {folder}, found none")
+        return {path.relative_to(folder).as_posix(): path for path in paths}
+    if isinstance(gallery, Sequence) and all(isinstance(path, (str, Path)) for path in gallery):
+        if not gallery:
+            raise ValueError("expected at least one gallery image, got an empty list")
+        return {str(path): Path(path) for path in gallery}
+    raise TypeError(
+        f"expected gallery as a folder, a sequence of paths or a tensor (K, C, H, W), got "
+        f"{type(gallery).__name__}"
+    )
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height as :func:`~captum_face.data.images.load_image` gives them, from the header alone."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"could not be read: {type(error).__name__}: {error}") from error
+    return (height, width) if turned else (width, height)
+
+
+def _nothing_left(left_out: dict[str, str]) -> str:
+    name, reason = next(iter(left_out.items()))
+    return (
+        f"expected a gallery with at least one image to search, got none: all {len(left_out)} were left out, "
+        f"such as {name}: {reason}"
+    )
+
+
+def _array(attributions: list[Tensor]) -> np.ndarray:
+    return torch.cat(attributions).float().cpu().numpy()

@@ -1,0 +1,265 @@
+"""Morph gradients taken apart: strangers, joining, smoothing, softness, points, images that are not aligned.
+
+    PYTHONPATH=. python docs/studies/morphs.py --shared FOLDER [--half choose] [--pairs 20]
+        [--n-points 24] [--study NAME]
+
+MobileFaceNet on one half of the people (see ``halves.py``): ``choose`` is the one that defaults were chosen
+on. Means over so many genuine and as many impostor pairs, by metrics of the benchmark, with standard errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from halves import PAINTED, of_folder, person
+from torch import Tensor
+from torch.nn import functional as F
+
+from captum_face import MorphGradients, SwapRISE
+from captum_face.attr._base import first_side_alone
+from captum_face.benchmark._plan import own_seed
+from captum_face.benchmark.measures import METRICS, Case, Scene
+from captum_face.data.images import load_image
+from captum_face.engines.cohort import People, choose_strangers
+from captum_face.engines.morphs import MorphComponents, alignment
+from captum_face.maps.signed import smooth
+from captum_face.models import load_pair
+
+THRESHOLD = 0.15  # of the equal error rate of pairs.csv
+COLUMNS = (
+    "deletion_black",
+    "deletion_blur",
+    "deletion_swap",
+    "insertion_swap",
+    "partner_swap",
+    "patch_effect",
+    "patch_auc",
+)
+
+
+@dataclass
+class Pair:
+    """A pair as a method sees it: the benchmark's scene, and other people to compare with."""
+
+    scene: Scene
+    strangers: Tensor
+    n_points: int
+    more: Tensor  #: further photos of the partner's person ``(K, C, H, W)``, if there are any
+
+    @cached_property
+    def inputs(self) -> list[tuple[Tensor, Tensor]]:
+        """Of the pair, and for genuine ones of its patched twin."""
+        both = [self.scene.inputs]
+        return [*both, (self.scene.patched.images, both[0][1])] if self.scene.same else both
+
+
+def read_pairs(shared: Path, half: str, n: int, n_points: int) -> list[Pair]:
+    folder = shared / "data" / "lfw_crops"
+    pair = load_pair("mobilefacenet", weights=shared / "models" / "mobilefacenet.pt", threshold=THRESHOLD)
+    listed = of_folder(folder, shared / "data" / "pairs.csv")[half]
+    chosen = [row for same in (1, 0) for row in [r for r in listed if r[2] == same][:n]]
+    names = dict.fromkeys(name for row in listed for name in row[:2])
+    images = {name: load_image(folder / name) for name in names}
+    with torch.no_grad():
+        embeddings = {name: pair.embed(image)[0] for name, image in images.items()}
+    people = People((a, b) for a in names for b in names if person(a) == person(b))
+    found = []
+    for a, b, same in chosen:
+        seed = own_seed(0, a, b)
+        options = {"threshold": THRESHOLD, "seed": seed}
+        (fill,) = choose_strangers(pair, (a, b), embeddings, people, n=1, **options)
+        others = choose_strangers(pair, (a, b), embeddings, people, n=32, without=[fill], **options)
+        scene = Scene(pair, (images[a], images[b]), bool(same), THRESHOLD, images[fill], None, seed, False)
+        further = [path for path in sorted(folder.glob(f"{person(b)}_*.png")) if path.name not in PAINTED]
+        more = [load_image(path) for path in further if path.name not in (a, b)]
+        found.append(
+            Pair(
+                scene,
+                torch.cat([images[name] for name in others]),
+                n_points,
+                torch.cat(more) if more else images[b][:0],
+            )
+        )
+    return found
+
+
+def judged(pairs: list[Pair], maps: list[list[Tensor]]) -> dict[str, tuple[float, float]]:
+    """Mean and standard error of each metric; maps ``(1, C, H, W)`` for each of a pair's inputs."""
+    values: dict[str, list[float]] = {}
+    for one, own in zip(pairs, maps, strict=True):
+
+        def explain(inputs: tuple[Tensor, Tensor], one: Pair = one, own: list[Tensor] = own):
+            return own[inputs[0] is not one.scene.inputs[0]], own[0][:0]
+
+        case = Case(one.scene, explain, None)
+        for name in COLUMNS:
+            if one.scene.same == (METRICS[name].subset == "genuine"):
+                values.setdefault(name, []).append(METRICS[name].measure(case).value)
+    return {
+        name: (statistics.mean(v), statistics.stdev(v) / len(v) ** 0.5 if len(v) > 1 else float("nan"))
+        for name, v in values.items()
+    }
+
+
+def row(label: str, found: dict[str, tuple[float, float]]) -> None:
+    cells = "".join(f"{found[name][0]:8.3f} ({found[name][1]:.3f})" for name in COLUMNS)
+    print(f"{label:34}{cells}", flush=True)
+
+
+def components(pairs: list[Pair], strangers: Callable[[Pair], Tensor | None], **options) -> list[list]:
+    """Components of image A without smoothing, for each of a pair's inputs."""
+    return [
+        [
+            first_side_alone(MorphGradients(one.scene.pair, strangers(one))).components(
+                inputs, n_points=one.n_points, smoothing=0, seed=one.scene.seed, **options
+            )
+            for inputs in one.inputs
+        ]
+        for one in pairs
+    ]
+
+
+def joined(found: MorphComponents, position=None, sigmas=(5, 8)) -> Tensor:
+    """The map of image A, joined by a number, by the rule (None) or at the place of the threshold."""
+    if position == "threshold":
+        low, high = found.stranger_scores[0], found.perfect_scores[0]
+        position = float((THRESHOLD - low) / (high - low))
+    above, below = (
+        smooth(maps[0], sigma, keep_sum=True)
+        for maps, sigma in zip((found.strangers, found.partner), sigmas, strict=True)
+    )
+    weight = found.positions(THRESHOLD, position)[0][:, None, None, None]
+    return (1 - weight) * above + weight * below
+
+
+def study_joining(pairs: list[Pair]) -> None:
+    found = components(pairs, lambda one: one.strangers)
+    for label, position in (
+        ("strangers alone", 0.0),
+        ("partner alone", 1.0),
+        ("both alike", 0.5),
+        ("where the threshold lies", "threshold"),
+        ("odds of score and threshold", None),
+    ):
+        row(label, judged(pairs, [[joined(c, position) for c in own] for own in found]))
+    for sigmas in ((0, 0), (5, 5), (8, 8)):
+        row(
+            f"odds, smoothed by {sigmas}",
+            judged(pairs, [[joined(c, None, sigmas) for c in own] for own in found]),
+        )
+
+
+def study_strangers(pairs: list[Pair]) -> None:
+    for n in (1, 4, 8, 16, 32):
+        found = components(pairs, lambda one, n=n: one.strangers[:n])
+        row(f"{n} strangers", judged(pairs, [[joined(c) for c in own] for own in found]))
+    found = components(pairs, lambda one: None)
+    row("rendered strangers", judged(pairs, [[joined(c) for c in own] for own in found]))
+    blurred = components(pairs, lambda one: smooth(one.scene.inputs[0], 11).expand(4, -1, -1, -1))
+    row("its own blurred copy", judged(pairs, [[joined(c) for c in own] for own in blurred]))
+
+
+def study_softness(pairs: list[Pair]) -> None:
+    for softness in (None, 0.25, 0.5, 1.0, 2.0):
+        found = components(pairs, lambda one: one.strangers, softness=softness)
+        row(f"softness {softness}", judged(pairs, [[joined(c) for c in own] for own in found]))
+
+
+def study_points(pairs: list[Pair]) -> None:
+    """How far sums are from what they explain, root mean square over images, in units of score."""
+    default = pairs[0].n_points
+    for n_points in (default, 2 * default, 4 * default):
+        deltas: list[list[float]] = [[], []]
+        for one in pairs:
+            method = first_side_alone(MorphGradients(one.scene.pair, one.strangers))
+            found = method.components(one.scene.inputs, n_points=n_points, seed=one.scene.seed)
+            for maps, reference, own in zip(found[:2], found[2:4], deltas, strict=True):
+                own.append(float(maps[0].sum() - (found.scores - reference[0])))
+        above, below = (statistics.fmean(d * d for d in own) ** 0.5 for own in deltas)
+        print(f"n_points {n_points:4}: from strangers {above:.3f}, from the partner {below:.3f}", flush=True)
+
+
+def study_swap(pairs: list[Pair]) -> None:
+    for n_masks in (125, 250, 500):
+        maps = [
+            [
+                first_side_alone(SwapRISE(one.scene.pair, one.strangers)).attribute(
+                    inputs, n_masks=n_masks, seed=one.scene.seed
+                )[0]
+                for inputs in one.inputs
+            ]
+            for one in pairs
+        ]
+        row(f"SwapRISE, n_masks {n_masks}", judged(pairs, maps))
+
+
+def moved(image: Tensor, how: str) -> Tensor:
+    side = image.shape[-1]
+    if how.startswith("right"):
+        pixels = int(how.split()[1])
+        return F.pad(image, (pixels, 0, 0, 0), mode="replicate")[..., :side]
+    if how.startswith("down"):
+        pixels = int(how.split()[1])
+        return F.pad(image, (0, 0, pixels, 0), mode="replicate")[..., :side, :]
+    if how == "upside down":
+        return image.flip(-2)
+    if how == "enlarged by half":
+        return F.interpolate(image, scale_factor=1.5, mode="bilinear")[..., side // 4 :, side // 4 :][
+            ..., :side, :side
+        ]
+    return image
+
+
+def study_alignment(pairs: list[Pair]) -> None:
+    """How well a partner lies on the mean of eight strangers, and what a morph's middle says about it."""
+    for how in ("aligned", "right 8", "right 16", "down 16", "upside down", "enlarged by half"):
+        edges, middles = [], []
+        for one in pairs:
+            image, partner = one.scene.inputs[0], moved(one.scene.inputs[1], how)
+            edges.append(float(alignment(partner, one.strangers[:8])))
+            with torch.no_grad():
+                pair = one.scene.pair
+                middles.append(
+                    float((pair((image + partner) / 2, image) + pair((image + partner) / 2, partner)) / 2)
+                )
+        low, *_ = statistics.quantiles(edges, n=20)
+        print(
+            f"{how:18} edges: median {statistics.median(edges):.2f}, 5 % below {low:.2f}, warned of "
+            f"{statistics.mean(e < 0.15 for e in edges):.0%}; score of the middle: median "
+            f"{statistics.median(middles):.2f}, lowest {min(middles):.2f}",
+            flush=True,
+        )
+
+
+STUDIES: dict[str, Callable[[list[Pair]], None]] = {
+    name.removeprefix("study_"): study for name, study in dict(globals()).items() if name.startswith("study_")
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True, help="the folder with data/ and models/")
+    parser.add_argument("--half", choices=("choose", "report"), default="choose")
+    parser.add_argument("--pairs", type=int, default=20, help="of each class")
+    default = MorphGradients.options()["n_points"].default
+    parser.add_argument("--n-points", type=int, default=default, help="of morph gradients")
+    parser.add_argument("--study", nargs="+", choices=STUDIES, default=list(STUDIES))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    pairs = read_pairs(options.shared, options.half, options.pairs, options.n_points)
+    for name in options.study:
+        print(f"\n{name}: {sum(one.scene.same for one in pairs)} genuine of {len(pairs)} pairs")
+        if name not in ("points", "alignment"):
+            print(" " * 34 + "".join(f"{column:>16}" for column in COLUMNS))
+        STUDIES[name](pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from captum_face import FGGB, CorrRISE, PairSimilarity, explain
+from captum_face.maps.regions import region_shares
+from tests.conftest import small_net
+
+
+@pytest.fixture
+def faces():
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.rand(1, 3, 112, 112, generator=generator) for _ in range(2))
+
+
+def test_fields_agree_with_the_methods(pair, faces):
+    explanation = explain(pair, *faces, threshold=0.4)
+    with torch.no_grad():
+        assert explanation.score == pytest.approx(pair(*faces).item())
+    assert explanation.threshold == 0.4
+    assert explanation.decision == (explanation.score >= 0.4)
+    attributions = FGGB(pair).attribute(faces, threshold=0.4)
+    for attr, own, pixel, shares in zip(
+        attributions, explanation.attributions, explanation.maps, explanation.regions, strict=True
+    ):
+        assert torch.equal(attr, own)
+        torch.testing.assert_close(pixel, attr[0].mean(0))
+        assert shares == region_shares(attr)
+
+
+def test_seeded_by_default_and_settings_complete(pair, faces):
+    first, second = (explain(pair, *faces, method="corrrise", n_masks=9) for _ in range(2))
+    assert torch.equal(first.maps[0], second.maps[0])
+    options = first.settings["options"]
+    assert options["n_masks"] == 9
+    assert options["n_patches"] == 3
+    assert options["seed"] == 0
+    assert set(options) == set(CorrRISE.options()) - {"show_progress"}
+    other = explain(pair, *faces, method="corrrise", n_masks=9, seed=1)
+    assert not torch.equal(first.maps[0], other.maps[0])
+
+
+def test_paths_pil_and_tensors_are_the_same_image(pair, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
+    paths = [tmp_path / f"{name}.png" for name in ("ann", "bob")]
+    for path, picture in zip(paths, pixels, strict=True):
+        Image.fromarray(picture).save(path)
+    by_path = explain(pair, *paths)
+    by_pil = explain(pair, *(Image.fromarray(picture) for picture in pixels))
+    by_tensor = explain(pair, *(torch.from_numpy(p).permute(2, 0, 1).float() / 255 for p in pixels))
+    assert torch.equal(by_path.maps[0], by_pil.maps[0])
+    assert torch.equal(by_path.maps[1], by_tensor.maps[1])
+    assert by_path.names == ("ann.png", "bob.png")
+    assert by_pil.names == ("image A", "image B")
+
+
+def test_save_writes_figure_maps_and_summary(pair, faces, tmp_path):
+    masks = torch.rand(4, 112, 112, generator=torch.Generator().manual_seed(1))
+    explanation = explain(pair, *faces, method="corrrise", masks=masks)
+    paths = explanation.save(tmp_path / "new" / "folder", sigma=2)
+    assert [path.name for path in paths.values()] == ["corrrise.png", "corrrise.npz", "corrrise.json"]
+    assert Image.open(paths["figure"]).size[0] > 800
+    with np.load(paths["maps"]) as maps:
+        np.testing.assert_array_equal(maps["attr_a"], explanation.attributions[0][0].numpy())
+        np.testing.assert_array_equal(maps["attr_b"], explanation.attributions[1][0].numpy())
+        np.testing.assert_array_equal(maps["map_a"], explanation.maps[0].numpy())
+        np.testing.assert_array_equal(maps["map_b"], explanation.maps[1].numpy())
+        assert not np.array_equal(maps["map_a"], maps["map_b"])
+        assert maps["score"] == explanation.score
+    summary = json.loads(paths["summary"].read_text(encoding="utf-8"))
+    assert summary["score"] == explanation.score
+    assert summary["figure"] == {"sigma": 2}
+    assert summary["images"] == ["image A", "image B"]
+    assert summary["decision"] in ("same person", "different people")
+    assert summary["protocol"]["options"]["masks"] == "tensor of shape (4, 112, 112)"
+    assert summary["protocol"]["precision"] == "float32"
+    assert summary["regions"]["image_a"] == explanation.regions[0]
+    assert set(summary["versions"]) >= {"captum_face", "captum", "torch"}
+
+
+def test_notebook_display_shows_figure_and_regions(pair, faces, images):
+    shown = explain(pair, *faces)._repr_html_()
+    assert "data:image/png;base64," in shown
+    assert "left brow" in shown
+    small = explain(pair, images[0][0], images[1][0])
+    assert small.regions is None
+    assert "<table" not in small._repr_html_()
+    assert "score" in repr(small)
+
+
+def test_shares_inside_masks(pair, faces):
+    explanation = explain(pair, *faces, method="corrrise", n_masks=9)
+    mask = torch.zeros(1, 112, 112, dtype=torch.bool)
+    mask[:, 20:60, 30:90] = True
+    share_a, share_b = explanation.dissimilar_shares((mask, ~mask))
+    for share, signed, inside in zip((share_a, share_b), explanation.maps, (mask[0], ~mask[0]), strict=True):
+        against = (-signed).clamp(min=0)
+        assert share == pytest.approx(float(against[inside].sum() / against.sum()), rel=1e-4)
+
+
+def test_model_comes_back_as_it_was(faces):
+    net = small_net()
+    explain(PairSimilarity(net), *faces)
+    assert net.training
+    assert all(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"method": "fgbb"}, ValueError, "unknown method 'fgbb'.*did you mean 'fggb'"),
+        ({"n_masks": 5}, ValueError, "unknown option of fggb 'n_masks'"),
+        ({"method": "corrrise", "n_mask": 5}, ValueError, "did you mean 'n_masks'"),
+        ({"image_b": "none.png"}, FileNotFoundError, "none.png"),
+        ({"image_b": np.zeros((112, 112, 3))}, TypeError, "a path, a PIL image or a tensor"),
+        ({"image_b": torch.rand(2, 3, 112, 112)}, ValueError, "expected one pair, got batches of 1 and 2"),
+        ({"image_b": torch.rand(3, 112, 100)}, ValueError, "same channels and size"),
+        ({"names": ("a",)}, ValueError, "names for two images"),
+        ({"threshold": float("nan")}, ValueError, "finite threshold"),
+        ({"gradient": "both"}, ValueError, "unknown gradient option"),
+        ({"pair": small_net()}, TypeError, "PairSimilarity, got SmallNet"),
+    ],
+)
+def test_bad_input_before_any_computation(faces, options, error, message):
+    def never(images):
+        raise AssertionError("computed before the input was checked")
+
+    arguments = {"pair": PairSimilarity(never), "image_a": faces[0], "image_b": faces[1], **options}
+    with pytest.raises(error, match=message):
+        explain(**arguments)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("method", ["fggb", "corrrise"])
+def test_onnx_and_checkpoint_agree_on_real_pairs(shared, method):
+    from captum_face.models import load_pair
+
+    crops = shared / "data" / "lfw_crops"
+    models = shared / "models"
+    pairs = (
+        load_pair("mobilefacenet", weights=models / "mobilefacenet.pt"),
+        load_pair(str(models / "mobilefacenet.onnx")),
+    )
+    options = {"n_masks": 60} if method == "corrrise" else {}
+    first, second = (
+        explain(pair, crops / "021_1.png", crops / "021_2.png", method=method, **options) for pair in pairs
+    )
+    assert first.score == pytest.approx(second.score, abs=1e-4)
+    for one, other in zip(first.maps, second.maps, strict=True):
+        assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.999
+
+
+def test_a_score_at_the_threshold_is_accepted(faces):
+    pair = PairSimilarity(lambda x: x.flatten(1)[:, :4] * 0 + 0.5, score="dot", threshold=1.0)
+    explanation = explain(pair, *faces, method="corrrise", n_masks=4)
+    assert explanation.score == 1.0
+    assert explanation.decision
+    assert "accepted" in explanation.verdict
+
+
+def test_names_with_dollar_signs_are_no_formulas(pair, faces, tmp_path):
+    explanation = explain(pair, *faces, names=("me_$x^_$.png", "$"))
+    explanation.save(tmp_path)
+    from captum_face import show_comparison
+
+    show_comparison([explanation]).savefig(tmp_path / "sheet.png")
