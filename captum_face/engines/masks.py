@@ -19,6 +19,7 @@ from captum_face.pair.speed import accelerated, images_per_pass
 
 __all__ = [
     "apply_masks",
+    "feature_masks",
     "grid_labels",
     "mask_scorer",
     "masked_scores",
@@ -26,6 +27,7 @@ __all__ = [
     "random_patches",
     "require_masks",
     "sliding_windows",
+    "with_intact",
 ]
 
 # How random_patches() can place them.
@@ -219,6 +221,28 @@ def grid_labels(size: tuple[int, int], grid: int) -> Tensor:
         raise ValueError(f"expected at most one cell a pixel of {size[0]}x{size[1]} pixels, got grid={grid}")
     rows, columns = (torch.arange(side) * grid // side for side in size)
     return rows[:, None] * grid + columns
+
+
+def feature_masks(feature_mask: object, size: tuple[int, int], *, default: Tensor | None) -> Tensor:
+    """Features ``(F, H, W)`` bool: which pixels go together."""
+    labels = feature_mask if feature_mask is not None else default
+    if labels is None:
+        labels = grid_labels(size, min(7, *size))
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
+        came = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"expected feature_mask as a tensor of integers (H, W), got {came}")
+    if labels.numel() != size[0] * size[1] or labels.shape[-2:] != size:
+        raise ValueError(
+            f"expected feature_mask of shape ({size[0]}, {size[1]}), the size of the images, "
+            f"got {tuple(labels.shape)}"
+        )
+    labels = labels.reshape(size).cpu()
+    return torch.stack([labels == label for label in labels.unique()])
+
+
+def with_intact(masks: Tensor) -> Tensor:
+    """The mask that hides nothing before all others."""
+    return torch.cat([torch.ones_like(masks[:1]), masks])
 
 
 def require_masks(masks: object, size: tuple[int, int]) -> Tensor:

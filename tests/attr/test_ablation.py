@@ -7,7 +7,7 @@ import captum.attr
 import pytest
 import torch
 
-from captum_face.attr.ablation import PairFeatureAblation, PairKernelShap, PairOcclusion
+from captum_face import PairFeatureAblation, PairKernelShap, PairOcclusion
 from captum_face.engines.masks import grid_labels
 from captum_face.maps.regions import face_regions
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from captum_face import PairSimilarity
-from captum_face.attr.activations import ELEMENTWISE, PairDeepLift, PairGuidedBackprop
+from captum_face.attr.deep_lift import ELEMENTWISE, PairDeepLift
+from captum_face.attr.guided_backprop import PairGuidedBackprop
 from tests.conftest import small_net
 
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from captum_face import PairSimilarity
-from captum_face.attr.gradients import (
+from captum_face import (
     PairBlurredIntegratedGradients,
     PairGradientShap,
     PairInputXGradient,
     PairIntegratedGradients,
     PairPartnerIntegratedGradients,
     PairSaliency,
+    PairSimilarity,
 )
 from captum_face.maps.signed import smooth
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from captum_face import PairSimilarity
-from captum_face.attr.activations import PairGuidedBackprop
+from captum_face.attr.guided_backprop import PairGuidedBackprop
 from captum_face.attr.hirescam import PairHiResCam
 from captum_face.attr.layer_gradcam import PairGradCam, last_feature_layer
 from captum_face.models import iresnet18, mobilefacenet

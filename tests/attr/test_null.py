@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from captum_face.attr.null import Center, Random
+from captum_face import Center, Random
 
 
 def never(a, b):

@@ -1,4 +1,4 @@
-"""Guided backpropagation and DeepLift for pairs: other rules for the way back through activations.
+"""DeepLIFT for pairs, complete for every activation that acts on each value by itself.
 
 Captum's hooks know ``nn.ReLU`` and a few more. Face networks have PReLU and ReLU6, which they would pass
 by plain gradients, silently. The rules here reach every module that acts on each value by itself.
@@ -18,76 +18,32 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_face.attr.each_side import _EachSide
-from captum_face.engines.one_image import NormalisedBy, require_differentiable
+from captum_face.attr.guided_backprop import RECTIFIERS
+from captum_face.engines.one_image import NormalisedBy
 from captum_face.pair.scores import unit
 
-__all__ = ["PairDeepLift", "PairGuidedBackprop"]
+__all__ = ["PairDeepLift"]
 
-#: What guided backpropagation calls a rectifier.
-RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU)
 #: Activations that act on each value by itself: the rescale rule holds for any of them.
 ELEMENTWISE = (
     *RECTIFIERS, nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LogSigmoid,
     nn.Mish, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Tanh,
 )  # fmt: skip
+
+
 #: The rescale rule holds at the place of the larger maximum.
 MAX_POOLING = (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd)
+
+
 #: Absolute and relative difference from which a map's sum is wrong, and not rounding.
 _GAP = (5e-3, 5e-2)
+
+
 _NO_RULE_FROM = (
     "torch.nn.modules.activation",
     "torch.nn.modules.normalization",
     "torch.nn.modules.instancenorm",
 )
-
-
-class PairGuidedBackprop(_EachSide):
-    """Guided backpropagation (Springenberg et al., ICLR workshop 2015, arXiv 1412.6806).
-
-    The gradient of the score, but at each rectifier only its positive part goes on towards the image.
-    :class:`captum.attr.GuidedBackprop` does that at ``nn.ReLU`` alone; here ReLU6, PReLU, LeakyReLU and
-    RReLU count as well, each with its own slope, which is our reading of the paper. On a network of
-    ``nn.ReLU`` the two agree.
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable and have its rectifiers as modules.
-    """
-
-    @log_usage()
-    def attribute(
-        self, inputs: tuple[Tensor, Tensor], *, show_progress: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
-
-        Args:
-            inputs: ``(image_a, image_b)``.
-            show_progress: Show a progress bar over the images.
-
-        Returns:
-            ``(attr_a, attr_b)`` without a unit. Signs are those of the first layer's weights: positive
-            where a brighter pixel would feed what raises the score. Deterministic.
-
-        Cost: for each image and partner one forward and one backward pass, and a forward pass for the
-        partner.
-
-        Raises:
-            TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
-                be differentiated.
-            ValueError: bad images, or a model without rectifier modules, where nothing would be guided.
-        """
-        pair = self._require_pair_similarity()
-        if not any(isinstance(module, RECTIFIERS) for module in pair.modules()):
-            with self._prepared(inputs) as images:
-                require_differentiable(pair, images[0][:1])  # otherwise saliency would not do either
-            names = ", ".join(kind.__name__ for kind in RECTIFIERS)
-            raise ValueError(
-                f"expected a model with rectifiers as modules ({names}), found none, so that guided "
-                "backpropagation would give plain gradients; give PairSimilarity the nn.Module itself, if a "
-                "function around it hides them, or use saliency instead"
-            )
-        return self._on_each_side(inputs, lambda score: _Guided(score, pair), {}, show_progress=show_progress)
 
 
 class PairDeepLift(_EachSide):
@@ -148,39 +104,6 @@ class PairDeepLift(_EachSide):
             {"baselines": baselines},
             show_progress=show_progress,
         )
-
-
-class _Guided(captum.attr.Saliency):
-    """Gradients of a score while the rectifiers of ``model`` pass positive gradients alone."""
-
-    def __init__(self, forward_func: Callable[[Tensor], Tensor], model: nn.Module) -> None:
-        super().__init__(forward_func)
-        self.model = model
-
-    def attribute(self, inputs: Tensor) -> Tensor:
-        # At the input of the rectifier, on this path alone: a shortcut around it stays as it is.
-        handles = [
-            module.register_forward_pre_hook(lambda _, args: (_Positive.apply(args[0]), *args[1:]))
-            for module in self.model.modules()
-            if isinstance(module, RECTIFIERS)
-        ]
-        try:
-            return super().attribute.__wrapped__(self, inputs, abs=False)
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-class _Positive(torch.autograd.Function):
-    """The identity, through which only positive gradients come back."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.clamp(min=0)
 
 
 class _DeepLift(captum.attr.DeepLift):

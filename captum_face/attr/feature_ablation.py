@@ -1,0 +1,90 @@
+"""Ablation of face regions for pairs: the drop of the score when a whole region goes."""
+
+from __future__ import annotations
+
+import torch
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_face._validation import Baselines
+from captum_face.attr._base import PairAttribution
+from captum_face.engines.masks import feature_masks, with_intact
+from captum_face.maps.regions import TEMPLATE_SIZE, face_regions
+from captum_face.pair.passes import BatchSize
+
+__all__ = ["PairFeatureAblation"]
+
+
+class PairFeatureAblation(PairAttribution):
+    r"""Ablation of face regions: the drop of the score when a whole region goes.
+
+    .. math:: S_A(p) = s(A, B) - s(A \setminus R(p), B)
+
+    with :math:`R(p)` the region of the pixel.
+
+    Args:
+        forward_func: What gives the scores: a :class:`~captum_face.PairSimilarity`, or any callable
+            ``(image_a, image_b) -> (N,)``. No gradients are needed.
+    """
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        *,
+        feature_mask: Tensor | None = None,
+        baselines: Baselines = 0,
+        perturbations_per_eval: BatchSize = None,
+        show_progress: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Signed maps of both images; what the inputs and the result are stands at
+        :class:`~captum_face.PairAttribution`.
+
+        Args:
+            inputs: ``(image_a, image_b)``.
+            feature_mask: Integers ``(H, W)``: pixels of one number go together. None for the
+                :func:`~captum_face.maps.regions.face_regions` of aligned 112 x 112 crops, and for a grid of 7
+                by 7 cells on images of another size.
+            baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
+                the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
+                the two sides.
+            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
+                suits the device, ``"auto"`` for what is measured to be cheapest.
+            show_progress: Show a progress bar over the regions.
+
+        Returns:
+            ``(attr_a, attr_b)`` in units of score, the same for all pixels of a region. Positive where
+            hiding the region lowers the score. Deterministic.
+
+        Cost: for each image a forward pass for each region (11 on a face), one for the intact image and
+        one for its partner. An image that stands against N others is hidden once with a
+        :class:`~captum_face.PairSimilarity`.
+
+        Raises:
+            TypeError: ``forward_func`` does not answer with numbers, or ``feature_mask`` is no tensor of
+                integers.
+            ValueError: bad images, scores or options.
+        """
+        with self._prepared(inputs) as images:
+            size = (images[0].shape[2], images[0].shape[3])
+            features = feature_masks(feature_mask, size, default=_face_labels(size))
+            masks = with_intact(~features)
+
+            def drop(scores: Tensor) -> Tensor:
+                drops = scores[:, :1] - scores[:, 1:]
+                return torch.einsum("kn,nhw->khw", drops, features.to(drops))
+
+            return self._explain_by_masks(
+                images,
+                masks,
+                drop,
+                baselines=baselines,
+                perturbations_per_eval=perturbations_per_eval,
+                show_progress=show_progress,
+            )
+
+
+def _face_labels(size: tuple[int, int]) -> Tensor | None:
+    if size != (TEMPLATE_SIZE, TEMPLATE_SIZE):
+        return None
+    return torch.stack(list(face_regions().values())).int().argmax(0)

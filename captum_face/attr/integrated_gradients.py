@@ -1,0 +1,95 @@
+"""Integrated gradients for pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import captum.attr
+from captum.attr._utils.approximation_methods import SUPPORTED_METHODS
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_face._validation import require_choice, require_pair, require_positive_int
+from captum_face.attr.each_side import _EachSide
+from captum_face.pair.passes import default_batch_size, is_out_of_memory
+
+__all__ = ["PairIntegratedGradients"]
+
+
+class PairIntegratedGradients(_EachSide):
+    r"""Integrated gradients (Sundararajan, Taly and Yan, ICML 2017, arXiv 1703.01365).
+
+    :class:`captum.attr.IntegratedGradients` on each side, along the straight line from a baseline
+    :math:`A'` to the image:
+
+    .. math:: S_A = (A - A') \int_0^1 \frac{\partial \, s(A' + t (A - A'), B)}{\partial A} \, dt,
+        \qquad \sum S_A = s(A, B) - s(A', B)
+
+    Args:
+        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
+            differentiable.
+    """
+
+    #: Baseline where the caller names none.
+    default_baselines = "black"
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        *,
+        baselines: str | float | Tensor | tuple[Any, Any] | None = None,
+        n_steps: int = 50,
+        method: str = "gausslegendre",
+        internal_batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Signed maps of both images; what the inputs and the result are stands at
+        :class:`~captum_face.PairAttribution`.
+
+        Args:
+            inputs: ``(image_a, image_b)``.
+            baselines: Where the line begins: ``"black"``, ``"blurred"`` (a Gaussian of a tenth of the
+                shorter side), ``"partner"`` (the other image of the pair), a number, a tensor of 1 or N
+                images, or a tuple of two of these for the two sides; None for the class's own.
+            n_steps: Points on the line.
+            method: How the points lie and weigh, see :class:`captum.attr.IntegratedGradients`.
+            internal_batch_size: Points in one pass; memory grows with it. None for what suits the
+                device.
+            show_progress: Show a progress bar over the images.
+
+        Returns:
+            ``(attr_a, attr_b)`` in units of score. Each sums to the score less the score that the
+            baseline has against the intact partner, up to the integration's error. Deterministic.
+
+        Cost: for each image and partner ``n_steps`` forward and backward passes, and a forward pass for
+        the partner.
+
+        Raises:
+            TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
+                be differentiated.
+            ValueError: bad images or options.
+        """
+        require_positive_int(n_steps, "n_steps")
+        if n_steps == 1 and method == "riemann_trapezoid":
+            raise ValueError("expected n_steps of at least 2 for method='riemann_trapezoid', got 1")
+        if internal_batch_size is None:
+            image_a, _ = require_pair(inputs)
+            precision = getattr(self.forward_func, "precision", "float32")
+            internal_batch_size = default_batch_size(image_a.device, precision)
+        require_positive_int(internal_batch_size, "internal_batch_size")
+        options = {
+            "baselines": self.default_baselines if baselines is None else baselines,
+            "n_steps": n_steps,
+            "method": require_choice(method, SUPPORTED_METHODS, "method of integration"),
+        }
+        while True:
+            sized = options | {"internal_batch_size": internal_batch_size}
+            try:
+                return self._on_each_side(
+                    inputs, captum.attr.IntegratedGradients, sized, show_progress=show_progress
+                )
+            except (RuntimeError, MemoryError) as error:
+                if internal_batch_size == 1 or not is_out_of_memory(error):
+                    raise
+            internal_batch_size //= 2

@@ -1,0 +1,21 @@
+"""Integrated gradients from the other image of the pair."""
+
+from __future__ import annotations
+
+from captum_face.attr.integrated_gradients import PairIntegratedGradients
+
+__all__ = ["PairPartnerIntegratedGradients"]
+
+
+class PairPartnerIntegratedGradients(PairIntegratedGradients):
+    """:class:`PairIntegratedGradients` from the other image of the pair: why is this no perfect match?
+
+    The map sums to the score less the score of the partner against itself, which under the cosine is
+    1: nearly all of it is evidence against. The images must be aligned to each other.
+
+    Args:
+        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
+            differentiable.
+    """
+
+    default_baselines = "partner"
