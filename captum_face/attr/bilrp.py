@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from captum.log import log_usage
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_face._validation import require_positive_int
-from captum_face.attr._base import Side
+from captum_face.attr.base import on_sides
 from captum_face.attr.lrp import RelevanceAttribution
+from captum_face.attr.registry import method
+from captum_face.engines.sides import Side, Sides
+from captum_face.pair.passes import BatchSize
 from captum_face.pair.similarity import PairSimilarity
 
 if TYPE_CHECKING:
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["BiLRP"]
 
 
+@method(
+    "bilrp",
+    family="relevance",
+    source="arXiv 2003.05431",
+    passes="16 backward, about 48 forward",
+    needs="gradients",
+)
 class BiLRP(RelevanceAttribution):
     r"""Joint relevance of pairs of regions (Eberle et al., PAMI 2020, arXiv 2003.05431).
 
@@ -63,14 +72,13 @@ class BiLRP(RelevanceAttribution):
         self.projections = projections
         self.seed = seed
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
-        internal_batch_size: int | None = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+        internal_batch_size: BatchSize = None,
+    ) -> tuple[Tensor, ...]:
         r"""The marginals of the interactions: what each pixel of one image has to do with all of the other.
 
         What the inputs and the result are stands at :class:`~captum_face.PairAttribution`. The marginal of
@@ -78,10 +86,8 @@ class BiLRP(RelevanceAttribution):
         channel's map of B sums to 1, and the marginal is LRP's map.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             internal_batch_size: Channels in one backward pass; memory grows with it. None for what suits
                 the device.
-            show_progress: Show a progress bar over the images.
 
         Returns:
             ``(attr_a, attr_b)``, a value for each colour channel, in units of the score, which each map
@@ -97,50 +103,39 @@ class BiLRP(RelevanceAttribution):
             ImportError, TypeError, ValueError, RuntimeError: as for :class:`~captum_face.LRP`;
                 ``projections`` that is not between 1 and D.
         """
-        pair = self._require_pair_similarity()
-        if internal_batch_size is not None:
-            require_positive_int(internal_batch_size, "internal_batch_size")
-        with self._prepared(inputs) as images:
-            with torch.no_grad():
-                shares = pair.contributions(
-                    *(pair.embed_in_passes(image, internal_batch_size) for image in images)
-                )
-            propagation = self._propagation(pair, images[0][:1])
-            starts = self._starts(shares)
+        starts = self._starts(sides.contributions)
+        propagation, size = self._propagation(sides), sides.images_per_pass(backward=True)
+        known: dict[bool, Tensor] = {}
 
-            known: dict[bool, Tensor] = {}
+        def sums(side: Side) -> Tensor:
+            """What the relevance of each channel of a single partner sums to, ``(D,)``."""
+            if side.swapped in known:
+                return known[side.swapped]
+            result = propagation.sums(side.partners, size)
+            if len(sides.images[not side.swapped]) == 1:
+                known[side.swapped] = result
+            return result
 
-            def sums(side: Side, partner: Tensor) -> Tensor:
-                """What the relevance of each channel of the partner sums to, ``(D,)``."""
-                if side.swapped in known:
-                    return known[side.swapped]
-                result = propagation.sums(partner, internal_batch_size)
-                if len(images[0 if side.swapped else 1]) == 1:
-                    known[side.swapped] = result
-                return result
+        def one(side: Side) -> Tensor:
+            seeds = []
+            for single in side.each():
+                own, other, weights = starts(single.rows.start)
+                if side.swapped:
+                    own, other = other, own
+                seeds.append((weights * (other @ sums(single))) @ own)
+            side.done()
+            chunks = propagation.maps(side.image, torch.stack(seeds), size)
+            return torch.cat([relevance for _, relevance in chunks])
 
-            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
-                seeds = []
-                for row in range(len(shares))[side.rows]:
-                    own, other, weights = starts(row)
-                    if side.swapped:
-                        own, other = other, own
-                    partner = side.partners[row - side.rows.start :][:1]
-                    seeds.append((weights * (other @ sums(side, partner))) @ own)
-                progress(1)
-                chunks = propagation.maps(side.image, torch.stack(seeds), internal_batch_size)
-                return torch.cat([relevance for _, relevance in chunks])
+        return sides.explain(one)
 
-            return self._explain_sides(images, explain, 1, show_progress)
-
-    @log_usage()
+    @on_sides
     def interactions(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         grid: tuple[int, int] = (14, 14),
-        internal_batch_size: int | None = None,
-        show_progress: bool = False,
+        internal_batch_size: BatchSize = None,
     ) -> Tensor:
         """Joint relevance of each region of A with each region of B.
 
@@ -150,7 +145,6 @@ class BiLRP(RelevanceAttribution):
                 height and width.
             internal_batch_size: Channels in one backward pass; memory grows with it. None for what suits
                 the device.
-            show_progress: Show a progress bar over the images.
 
         Returns:
             ``(N, G, G)`` with G = rows x columns, regions counted row by row: ``[n, p, q]`` is the joint
@@ -166,37 +160,29 @@ class BiLRP(RelevanceAttribution):
             ImportError, TypeError, ValueError, RuntimeError: as for :class:`~captum_face.LRP`; a grid that
                 does not divide the images; ``projections`` that is not between 1 and D.
         """
-        pair = self._require_pair_similarity()
-        if internal_batch_size is not None:
-            require_positive_int(internal_batch_size, "internal_batch_size")
-        with self._prepared(inputs) as images:
-            _require_grid(grid, images[0])
-            with torch.no_grad():
-                shares = pair.contributions(
-                    *(pair.embed_in_passes(image, internal_batch_size) for image in images)
-                )
-            propagation = self._propagation(pair, images[0][:1])
-            starts = self._starts(shares)
-            total = sum(map(len, images)) if self.projections is None else 2 * len(shares)
-            result = []
-            with tqdm(total=total, desc=type(self).__name__, disable=not show_progress) as bar:
-                # Without projections an image's maps are the same for all partners.
-                known: dict[tuple[int, int], Tensor] = {}
-                for row in range(len(shares)):
-                    own, other, weights = starts(row)
-                    maps = []
-                    for side, seeds in enumerate((own, other)):
-                        index = row if len(images[side]) > 1 else 0
-                        regions = known.get((side, index))
-                        if regions is None:
-                            image = images[side][index : index + 1]
-                            regions = _regions(propagation, image, seeds, grid, internal_batch_size)
-                            bar.update(1)
-                        if self.projections is None and len(images[side]) == 1:
-                            known[side, index] = regions
-                        maps.append(regions)
-                    result.append(torch.einsum("m,mp,mq->pq", weights, *maps))
-            return torch.stack(result)
+        images = sides.images
+        _require_grid(grid, images[0])
+        shares, starts = sides.contributions, self._starts(sides.contributions)
+        propagation, size = self._propagation(sides), sides.images_per_pass(backward=True)
+        total = sum(map(len, images)) if self.projections is None else 2 * len(shares)
+        result = []
+        with tqdm(total=total, desc=sides.name, disable=not sides.show_progress) as bar:
+            # Without projections an image's maps are the same for all partners.
+            known: dict[tuple[int, int], Tensor] = {}
+            for row in range(len(shares)):
+                own, other, weights = starts(row)
+                maps = []
+                for side, seeds in enumerate((own, other)):
+                    index = row if len(images[side]) > 1 else 0
+                    regions = known.get((side, index))
+                    if regions is None:
+                        regions = _regions(propagation, images[side][index, None], seeds, grid, size)
+                        bar.update(1)
+                    if self.projections is None and len(images[side]) == 1:
+                        known[side, index] = regions
+                    maps.append(regions)
+                result.append(torch.einsum("m,mp,mq->pq", weights, *maps))
+        return torch.stack(result)
 
     def _starts(self, shares: Tensor) -> Callable[[int], tuple[Tensor, Tensor, Tensor]]:
         """For a pair of the batch: starting relevances ``(M, D)`` of both sides, and weights ``(M,)``.

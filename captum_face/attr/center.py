@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import require_positive
-from captum_face.attr._base import PairAttribution, Side
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
+from captum_face.engines.sides import Side, Sides
 
 __all__ = ["Center"]
 
 
+@method("center", family="null baseline", source="none", passes="none", null=True, argues="for")
 class Center(PairAttribution):
     """A Gaussian blob in the middle in place of an explanation: where an aligned face is anyway.
 
@@ -21,21 +21,18 @@ class Center(PairAttribution):
         forward_func: As for every method; it is never called.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         sigma: float = 0.25,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """The same blob for both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """The same blob for both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
             inputs: ``(image_a, image_b)``; only their shapes matter.
             sigma: Standard deviation of the blob as a fraction of each side of the image.
-            show_progress: Show a progress bar over the images.
 
         Returns:
             ``(attr_a, attr_b)`` in (0, 1], all in favour of a match. Deterministic.
@@ -46,17 +43,14 @@ class Center(PairAttribution):
             ValueError: bad images, or a sigma that is not above 0.
         """
         require_positive(sigma, "sigma, as a fraction of the image's side,")
-        with self._prepared(inputs) as images:
-            profiles = [
-                (-0.5 * (torch.linspace(-0.5, 0.5, side, dtype=torch.float64) / sigma).square()).exp()
-                for side in images[0].shape[-2:]
-            ]
-            blob = torch.outer(*profiles)
-            return self._explain_sides(
-                images, lambda side, progress: _drawn(blob, side, progress), 1, show_progress
-            )
+        profiles = [
+            (-0.5 * (torch.linspace(-0.5, 0.5, length, dtype=torch.float64) / sigma).square()).exp()
+            for length in sides.size
+        ]
+        centre = torch.outer(*profiles)
 
+        def one(side: Side) -> Tensor:
+            side.done()
+            return centre.expand(len(side.partners), -1, -1)
 
-def _drawn(picture: Tensor, side: Side, progress: Callable[[int], object]) -> Tensor:
-    progress(1)
-    return picture.expand(len(side.partners), -1, -1)
+        return sides.explain(one)

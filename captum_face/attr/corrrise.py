@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, overload
 
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import (
     Baselines,
-    require_baselines,
     require_choice,
     require_generator,
     require_positive,
     require_positive_int,
 )
-from captum_face.attr._base import PairAttribution, Side
-from captum_face.engines.masks import SAMPLINGS, mask_scorer, random_patches, require_masks
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
+from captum_face.engines.masks import SAMPLINGS, random_patches, require_masks
+from captum_face.engines.sides import Side, Sides
+from captum_face.maps.ranks import average_ranks
 from captum_face.pair.passes import BatchSize
 
 __all__ = ["CorrRISE", "correlation_map", "relative_error"]
@@ -28,6 +28,7 @@ _CORRELATIONS = ("pearson", "spearman")
 _FIRST_LOOK, _STEP = 100, 50
 
 
+@method("corrrise", family="occlusion", source="arXiv 2305.08546", passes="2 n_masks + 2 forward")
 class CorrRISE(PairAttribution):
     r"""Correlation-based RISE (Lu et al., WACV 2024, arXiv 2305.08546).
 
@@ -40,10 +41,10 @@ class CorrRISE(PairAttribution):
             ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
-    @overload
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         n_masks: int = 500,
         n_patches: int = 3,
@@ -53,57 +54,13 @@ class CorrRISE(PairAttribution):
         masks: Tensor | None = None,
         baselines: Baselines = 0,
         target_error: float | None = None,
-        return_n_masks: Literal[False] = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,
         perturbations_per_eval: BatchSize = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]: ...
-
-    @overload
-    def attribute(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        *,
-        n_masks: int = 500,
-        n_patches: int = 3,
-        patch_size: int | tuple[int, int] | None = None,
-        sampling: str = "plain",
-        correlation: str = "pearson",
-        masks: Tensor | None = None,
-        baselines: Baselines = 0,
-        target_error: float | None = None,
-        return_n_masks: Literal[True],
-        seed: int | None = None,
-        generator: torch.Generator | None = None,
-        perturbations_per_eval: BatchSize = None,
-        show_progress: bool = False,
-    ) -> tuple[tuple[Tensor, Tensor], Tensor]: ...
-
-    @log_usage()
-    def attribute(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        *,
-        n_masks: int = 500,
-        n_patches: int = 3,
-        patch_size: int | tuple[int, int] | None = None,
-        sampling: str = "plain",
-        correlation: str = "pearson",
-        masks: Tensor | None = None,
-        baselines: Baselines = 0,
-        target_error: float | None = None,
-        return_n_masks: bool = False,
-        seed: int | None = None,
-        generator: torch.Generator | None = None,
-        perturbations_per_eval: BatchSize = None,
-        show_progress: bool = False,
-    ) -> Any:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             n_masks: Masks for each image. The standard error of a pixel's value is about
                 ``1 / sqrt(n_masks)``. With ``target_error`` the most that are used.
             n_patches: Patches that each mask hides.
@@ -121,12 +78,10 @@ class CorrRISE(PairAttribution):
                 (root mean square over pixels of each), is at most this: at 0.3 the map's cosine with that of
                 endlessly many masks is about ``sqrt(1 - 0.3^2) = 0.95``. None for all masks. See
                 :func:`~captum_face.attr.corrrise.relative_error`. Masks of your own are taken in their order.
-            return_n_masks: Also return how many masks each map comes from.
             seed: Makes the masks repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
                 suits the device, ``"auto"`` for what is measured to be cheapest.
-            show_progress: Show a progress bar over the masks.
 
         Returns:
             ``(attr_a, attr_b)`` in [-1, 1]. All images of a call are seen through the same masks, so that
@@ -149,48 +104,29 @@ class CorrRISE(PairAttribution):
         if target_error is not None:
             require_positive(target_error, "target_error")
         generator = require_generator(seed, generator)
-        used: tuple[list[Tensor], list[Tensor]] = ([], [])
-        with self._prepared(inputs) as images:
-            size = (images[0].shape[2], images[0].shape[3])
-            if masks is not None:
-                masks = require_masks(masks, size)
-            else:
-                if require_positive_int(n_masks, "n_masks") < 2:
-                    raise ValueError("expected n_masks of at least 2, got 1: one score does not correlate")
-                masks = random_patches(
-                    n_masks,
-                    size,
-                    n_patches=n_patches,
-                    patch_size=patch_size,
-                    sampling=sampling,
-                    generator=generator,
-                )
-            fills = require_baselines(baselines, images)
-            # A single image that has a fill for each of its partners is a different masked image for each.
-            image_a, image_b = (
-                image.expand(len(fill), -1, -1, -1)
-                if isinstance(fill, Tensor) and len(fill) > len(image)
-                else image
-                for image, fill in zip(images, fills, strict=True)
+        if masks is not None:
+            masks = require_masks(masks, sides.size)
+        else:
+            if require_positive_int(n_masks, "n_masks") < 2:
+                raise ValueError("expected n_masks of at least 2, got 1: one score does not correlate")
+            masks = random_patches(
+                n_masks,
+                sides.size,
+                n_patches=n_patches,
+                patch_size=patch_size,
+                sampling=sampling,
+                generator=generator,
             )
+        sides, fills = sides.with_baselines(baselines)
 
-            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
-                score = mask_scorer(
-                    self.forward_func,
-                    side.image,
-                    side.partners,
-                    swapped=side.swapped,
-                    baseline=side.row_of(fills[side.swapped]),
-                    perturbations_per_eval=perturbations_per_eval,
-                    progress=progress,
-                )
-                maps, counts = _maps_until_sure(score, masks, correlation, target_error)
-                progress(len(masks) - int(counts.max()))
-                used[side.swapped].append(counts)
-                return maps
+        def one(side: Side) -> Tensor:
+            score = side.mask_scorer(side.own_row(fills[side.swapped]))
+            maps, counts = _maps_until_sure(score, masks, correlation, target_error)
+            side.done(len(masks) - int(counts.max()))
+            side.note("n_masks", counts)
+            return maps
 
-            maps = self._explain_sides((image_a, image_b), explain, len(masks), show_progress)
-        return (maps, torch.stack([torch.cat(side) for side in used if side], 1)) if return_n_masks else maps
+        return sides.explain(one, len(masks))
 
 
 def _maps_until_sure(
@@ -264,10 +200,10 @@ def correlation_map(scores: Tensor, masks: Tensor, correlation: str = "pearson")
     varies = (scores.amax(1, keepdim=True) - scores.amin(1, keepdim=True)) > 1e-6 * size
     if correlation == "spearman":
         # Equal images need not score alike to the last bit of double precision, but are ties.
-        scores = _average_ranks((scores / (1e-12 * size).where(size > 0, 1)).round())
+        scores = average_ranks((scores / (1e-12 * size).where(size > 0, 1)).round())
         if visible.dtype != torch.bool:
             # Ranks of two values are a linear function of them: hard masks correlate the same unranked.
-            visible = _average_ranks(visible.T.double()).T
+            visible = average_ranks(visible.T.double()).T
     n = scores.shape[1]
     centred = scores - scores.mean(1, keepdim=True)
     total, squares = (visible.new_zeros(visible.shape[1], dtype=torch.float64) for _ in range(2))
@@ -283,12 +219,3 @@ def correlation_map(scores: Tensor, masks: Tensor, correlation: str = "pearson")
     variation = variation.where(variation > 1e-12 * squares.clamp(min=1), torch.inf)
     spread = centred.norm(dim=1, keepdim=True).where(varies, torch.inf)
     return (products / (spread * variation.sqrt())).reshape(len(scores), *masks.shape[1:])
-
-
-def _average_ranks(values: Tensor) -> Tensor:
-    """Ranks along the last dimension, from 1; equal values share their average rank."""
-    values = values.contiguous()
-    ordered = values.sort(-1).values
-    below = torch.searchsorted(ordered, values)
-    upto = torch.searchsorted(ordered, values, right=True)
-    return (below + upto + 1).double() / 2

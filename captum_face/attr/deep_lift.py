@@ -14,12 +14,14 @@ from typing import Any
 import captum.attr
 import torch
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
-from captum.log import log_usage
 from torch import Tensor, nn
 
+from captum_face.attr.base import on_sides
 from captum_face.attr.each_side import _EachSide
 from captum_face.attr.guided_backprop import RECTIFIERS
+from captum_face.attr.registry import method
 from captum_face.engines.one_image import NormalisedBy
+from captum_face.engines.sides import Sides
 from captum_face.pair.scores import unit
 
 __all__ = ["PairDeepLift"]
@@ -46,6 +48,13 @@ _NO_RULE_FROM = (
 )
 
 
+@method(
+    "deep_lift",
+    family="gradient",
+    source="arXiv 1704.02685",
+    passes="4 backward, 6 forward",
+    needs="gradients",
+)
 class PairDeepLift(_EachSide):
     r"""DeepLIFT with the rescale rule (Shrikumar, Greenside and Kundaje, ICML 2017, arXiv 1704.02685).
 
@@ -64,23 +73,19 @@ class PairDeepLift(_EachSide):
             plain gradients. The map then does not sum to what it should, and a warning says so.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         baselines: str | float | Tensor | tuple[Any, Any] = "black",
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             baselines: What the image is compared with: ``"black"``, ``"blurred"`` (a Gaussian of a tenth
                 of the shorter side), ``"partner"`` (the other image of the pair), a number, a tensor of 1
                 or N images, or a tuple of two of these for the two sides.
-            show_progress: Show a progress bar over the images.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score. Under the cosine and the inner product each sums to
@@ -96,13 +101,11 @@ class PairDeepLift(_EachSide):
             ValueError: bad images or options, a layer without a rule (attention, layer normalisation, a
                 softmax that runs twice), or a model that takes one image at a time.
         """
-        pair = self._require_pair_similarity()
-        _require_rules(pair)
+        _require_rules(sides.pair)
         return self._on_each_side(
-            inputs,
+            sides,
             lambda score: _DeepLift(NormalisedBy(score, _RescaledUnit.apply)),
             {"baselines": baselines},
-            show_progress=show_progress,
         )
 
 

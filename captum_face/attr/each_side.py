@@ -12,7 +12,6 @@ from typing import Any
 import captum.attr
 import numpy as np
 import torch
-from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_face._validation import (
@@ -21,12 +20,13 @@ from captum_face._validation import (
     require_generator,
     require_images,
 )
-from captum_face.attr._base import PairAttribution, Side, gradients_enabled
-from captum_face.engines.one_image import scores_of_one_image
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.engines.one_image import score_of_one_image
+from captum_face.engines.sides import Side, Sides, gradients_enabled, require_pair_similarity
 from captum_face.maps.signed import smooth
 from captum_face.pair.similarity import PairSimilarity
 
-__all__ = ["EachSide"]
+__all__ = ["EachSide", "captum_method", "captum_options", "require_layer"]
 
 #: Baselines that :class:`EachSide` knows by name.
 BASELINES = ("black", "blurred", "partner")
@@ -49,54 +49,51 @@ class _EachSide(PairAttribution):
 
     def _on_each_side(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         build: Callable[[Any], captum.attr.Attribution],
         options: Mapping[str, Any],
         *,
         black_box: bool = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Runs a method for one input on each image against each of its partners.
 
         Args:
-            inputs: From the caller.
+            sides: What the method was handed.
             build: From the score as a function of one image to the method.
             options: Of the method's ``attribute``.
             black_box: Whether scores alone will do.
             seed, generator: For methods that use global random states; these are left as they were.
-            show_progress: Whether a bar is shown.
         """
         if not black_box:
-            self._require_pair_similarity()
+            require_pair_similarity(self.forward_func, type(self).__name__)
         generator = require_generator(seed, generator)
-        with self._prepared(inputs) as images, warnings.catch_warnings():
+        options, sampled = dict(options), self.sampled_baselines
+        fills = _require_side_baselines(options.pop("baselines", None), sides.images, sampled)
+        drawn = None
+        if generator is not None:
+            drawn = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+
+        def one(side: Side) -> Tensor:
+            own = {name: _of_side(value, side) for name, value in options.items()}
+            maps = []
+            with gradients_enabled():
+                image = side.image.clone().requires_grad_(not black_box)
+                for single in side.each():
+                    method = build(score_of_one_image(single))
+                    if fills is not None:
+                        own["baselines"] = _baseline(fills[side.swapped], single, sampled)
+                    with _fixed_random_state(drawn, image.device):
+                        attributions = method.attribute(image, **own)
+                    maps.append(_as_map(attributions, image, method))
+            side.done()
+            return torch.cat(maps)
+
+        with warnings.catch_warnings():
             for message in _ROUTINE_WARNINGS:
                 warnings.filterwarnings("ignore", message)
-            options, sampled = dict(options), self.sampled_baselines
-            fills = _require_side_baselines(options.pop("baselines", None), images, sampled)
-            drawn = None
-            if generator is not None:
-                drawn = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-
-            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
-                own = {name: _of_side(value, side) for name, value in options.items()}
-                maps = []
-                with gradients_enabled():
-                    image = side.image.clone().requires_grad_(not black_box)
-                    size = options.get("internal_batch_size")  # where the method has it
-                    for partner, score in scores_of_one_image(self.forward_func, side, size):
-                        method = build(score)
-                        if fills is not None:
-                            own["baselines"] = _baseline(fills[side.swapped], side, partner, sampled)
-                        with _fixed_random_state(drawn, image.device):
-                            attributions = method.attribute(image, **own)
-                        maps.append(_as_map(attributions, image, method))
-                progress(1)
-                return torch.cat(maps)
-
-            return self._explain_sides(images, explain, 1, show_progress)
+            return sides.explain(one)
 
 
 class EachSide(_EachSide):
@@ -141,25 +138,21 @@ class EachSide(_EachSide):
         """True for methods of Captum that draw from a sample of baselines."""
         return inspect.isclass(self.method_class) and issubclass(self.method_class, _SAMPLED_BASELINES)
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        show_progress: bool = False,
         **options: Any,
-    ) -> tuple[Tensor, Tensor]:
-        """Maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             seed: Makes methods that draw random numbers repeatable: every image of every pair starts from
                 it. Without it and ``generator`` they draw from torch's and numpy's global states.
             generator: The source of that seed, instead of ``seed``.
-            show_progress: Show a progress bar over the images.
             options: Options of the method's own ``attribute``. ``baselines`` may be ``"black"``,
                 ``"blurred"`` or ``"partner"`` (the other image of the pair), a number, a tensor of 1 or N
                 images, or a tuple of two of these for the two sides; for methods that draw from a sample
@@ -177,25 +170,60 @@ class EachSide(_EachSide):
                 the model, or attributions that are not a map of the image.
         """
         _require_captum_method(self.method_class)
-        known = inspect.signature(self.method_class.attribute).parameters
+        known = captum_options(self.method_class)
         for name in options:
-            require_choice(
-                name,
-                [k for k in known if k not in ("self", "inputs", "target", "additional_forward_args")],
-                f"option of {self.method_class.__name__}",
-            )
+            require_choice(name, known, f"option of {self.method_class.__name__}")
         init = dict(self.init)
         if init.get("layer") is not None:
-            init["layer"] = require_layer(self._require_pair_similarity(), init["layer"])
+            init["layer"] = require_layer(sides.pair, init["layer"])
         return self._on_each_side(
-            inputs,
+            sides,
             lambda forward: self.method_class(forward, **init),
             options,
             black_box=issubclass(self.method_class, captum.attr.PerturbationAttribution),
             seed=seed,
             generator=generator,
-            show_progress=show_progress,
         )
+
+
+def captum_options(method_class: type[captum.attr.Attribution]) -> dict[str, inspect.Parameter]:
+    """What callers may give to a Captum method's ``attribute`` here, by name."""
+    parameters = inspect.signature(method_class.attribute).parameters
+    fixed = ("self", "inputs", "target", "additional_forward_args")
+    return {name: parameter for name, parameter in parameters.items() if name not in fixed}
+
+
+def captum_method(method_class: type[captum.attr.Attribution], name: str) -> type[EachSide]:
+    """:class:`EachSide` of one class of Captum, as a method like any other.
+
+    Args:
+        method_class: The class.
+        name: What tables and files call it.
+
+    Raises:
+        TypeError: no method of Captum for one input.
+    """
+    _require_captum_method(method_class)
+    black_box = issubclass(method_class, captum.attr.PerturbationAttribution)
+
+    class Method(EachSide):
+        needs = "scores alone" if black_box else "gradients"
+        family, source, sampled_baselines = "Captum", "Captum", issubclass(method_class, _SAMPLED_BASELINES)
+
+        def __init__(self, forward_func: Callable[..., Tensor], **init: Any) -> None:
+            super().__init__(forward_func, method_class, **init)
+
+        @classmethod
+        def options(cls) -> dict[str, inspect.Parameter]:
+            return {**captum_options(method_class), **super().options()}
+
+        @classmethod
+        def arguments(cls) -> set[str]:
+            known = inspect.signature(method_class).parameters
+            return {name for name in known if name not in ("forward_func", "model")}
+
+    Method.name, Method.__name__, Method.__qualname__ = name, method_class.__name__, method_class.__name__
+    return Method
 
 
 def _require_captum_method(method_class: object) -> None:
@@ -264,19 +292,19 @@ def _require_side_baselines(
     return sides[0], sides[1]
 
 
-def _baseline(baseline: Any, side: Side, partner: Tensor, sampled: bool) -> Tensor:
+def _baseline(baseline: Any, side: Side, sampled: bool) -> Tensor:
     """What stands in one image of one pair for a face that is not there, as a tensor of images."""
     image = side.image
     if isinstance(baseline, str):
         named = {
             "black": lambda: torch.zeros_like(image),
             "blurred": lambda: smooth(image, BLUR * min(image.shape[-2:])),
-            "partner": lambda: partner,
+            "partner": lambda: side.partners,
         }
         return named[baseline]()
     if sampled:
         return baseline.to(image)
-    row = side.row_of(baseline)
+    row = side.own_row(baseline)
     return row.expand_as(image) if isinstance(row, Tensor) else torch.full_like(image, row)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import require_choice, require_positive, require_positive_int
-from captum_face.attr._base import PairAttribution, Side, gradients_enabled, image_gradient
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
+from captum_face.engines.sides import Side, Sides, gradients_enabled, image_gradient
 from captum_face.maps.signed import smooth
-from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["FAME"]
 
@@ -20,6 +18,13 @@ _GREY = (0.299, 0.587, 0.114)
 _DIRECTIONS = {"away": (-1,), "towards": (1,), "both": (-1, 1)}
 
 
+@method(
+    "fame",
+    family="gradient",
+    source="arXiv 2605.12017",
+    passes="4 n_steps backward, 4 n_steps + 2 forward",
+    needs="gradients",
+)
 class FAME(PairAttribution):
     r"""FAME (Zhang and Guenther, arXiv 2605.12017).
 
@@ -40,27 +45,23 @@ class FAME(PairAttribution):
             differentiable.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         n_steps: int = 100,
         step_size: float = 1 / 255,
         direction: str = "both",
         sigma: float | None = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             n_steps: Gradient steps (the paper takes 100 to 500).
             step_size: Most that one step changes a pixel, in brightness.
             direction: ``"both"``, or ``"away"`` or ``"towards"`` alone; the latter's map is negative.
             sigma: Standard deviation of the blur in pixels; None for 3/112 of the shorter side.
-            show_progress: Show a progress bar over the steps.
 
         Returns:
             ``(attr_a, attr_b)`` in brightness, one value per pixel. Positive where moving away from the
@@ -74,41 +75,34 @@ class FAME(PairAttribution):
                 be differentiated.
             ValueError: bad images or options.
         """
-        pair = self._require_pair_similarity()
         require_positive_int(n_steps, "n_steps")
         signs = _DIRECTIONS[require_choice(direction, _DIRECTIONS, "direction")]
         require_positive(step_size, "step_size, in brightness,")
         if sigma is not None:
             require_positive(sigma, "sigma, in pixels,", or_zero=True)
-        with self._prepared(inputs) as images:
-            blur = 3 / 112 * min(images[0].shape[-2:]) if sigma is None else sigma
+        blur = 3 / 112 * min(sides.size) if sigma is None else sigma
 
-            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
-                maps = []
-                with gradients_enabled():
-                    image = side.image.clone()
-                    with torch.no_grad():
-                        partners = pair.embed_in_passes(side.partners.clone())
-                    for index, partner in enumerate(partners[:, None]):
-                        total = torch.zeros_like(image[:, 0])
-                        for sign in signs:
-                            moved = image
-                            for _ in range(n_steps):
-                                moved = _step(pair, moved, partner, side.swapped, sign * step_size)
-                                if index == 0:
-                                    progress(1)
-                            total -= sign * smooth((_grey(moved) - _grey(image)).abs(), blur)
-                        maps.append(total)
-                return torch.cat(maps)
+        def one(side: Side) -> Tensor:
+            maps = []
+            for single in side.each():
+                total = torch.zeros_like(side.image[:, 0])
+                for sign in signs:
+                    moved = side.image
+                    for _ in range(n_steps):
+                        moved = _step(single, moved, sign * step_size)
+                        single.done()
+                    total -= sign * smooth((_grey(moved) - _grey(side.image)).abs(), blur)
+                maps.append(total)
+            return torch.cat(maps)
 
-            return self._explain_sides(images, explain, n_steps * len(signs), show_progress)
+        return sides.explain(one, n_steps * len(signs))
 
 
-def _step(pair: PairSimilarity, image: Tensor, partner: Tensor, swapped: bool, length: float) -> Tensor:
+def _step(side: Side, image: Tensor, length: float) -> Tensor:
     """The image after one step uphill, or downhill for a negative length."""
-    leaf = image.detach().requires_grad_()
-    own = pair.embed(leaf)
-    gradient = image_gradient(pair.score(*((partner, own) if swapped else (own, partner))), leaf)
+    with gradients_enabled():
+        leaf = image.detach().requires_grad_()
+        gradient = image_gradient(side.contributions(side.pair.embed(leaf)).sum(-1), leaf)
     largest = gradient.abs().max()
     # Images that leave [0, 1] themselves (noise) keep their own range.
     low, high = image.min().clamp(max=0), image.max().clamp(min=1)

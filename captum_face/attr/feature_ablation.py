@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import Baselines
-from captum_face.attr._base import PairAttribution
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
 from captum_face.engines.masks import feature_masks, with_intact
+from captum_face.engines.sides import Sides
 from captum_face.maps.regions import TEMPLATE_SIZE, face_regions
 from captum_face.pair.passes import BatchSize
 
 __all__ = ["PairFeatureAblation"]
 
 
+@method("feature_ablation", family="occlusion", source="Captum", passes="2 regions + 4 forward")
 class PairFeatureAblation(PairAttribution):
     r"""Ablation of face regions: the drop of the score when a whole region goes.
 
@@ -27,21 +29,18 @@ class PairFeatureAblation(PairAttribution):
             ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         feature_mask: Tensor | None = None,
         baselines: Baselines = 0,
         perturbations_per_eval: BatchSize = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             feature_mask: Integers ``(H, W)``: pixels of one number go together. None for the
                 :func:`~captum_face.maps.regions.face_regions` of aligned 112 x 112 crops, and for a grid of 7
                 by 7 cells on images of another size.
@@ -50,7 +49,6 @@ class PairFeatureAblation(PairAttribution):
                 the two sides.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
                 suits the device, ``"auto"`` for what is measured to be cheapest.
-            show_progress: Show a progress bar over the regions.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score, the same for all pixels of a region. Positive where
@@ -65,23 +63,13 @@ class PairFeatureAblation(PairAttribution):
                 integers.
             ValueError: bad images, scores or options.
         """
-        with self._prepared(inputs) as images:
-            size = (images[0].shape[2], images[0].shape[3])
-            features = feature_masks(feature_mask, size, default=_face_labels(size))
-            masks = with_intact(~features)
+        features = feature_masks(feature_mask, sides.size, default=_face_labels(sides.size))
 
-            def drop(scores: Tensor) -> Tensor:
-                drops = scores[:, :1] - scores[:, 1:]
-                return torch.einsum("kn,nhw->khw", drops, features.to(drops))
+        def drop(scores: Tensor) -> Tensor:
+            drops = scores[:, :1] - scores[:, 1:]
+            return torch.einsum("kn,nhw->khw", drops, features.to(drops))
 
-            return self._explain_by_masks(
-                images,
-                masks,
-                drop,
-                baselines=baselines,
-                perturbations_per_eval=perturbations_per_eval,
-                show_progress=show_progress,
-            )
+        return sides.explain_by_masks(with_intact(~features), drop, baselines=baselines)
 
 
 def _face_labels(size: tuple[int, int]) -> Tensor | None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, overload
-
-import torch
-from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._validation import require_positive, require_threshold
-from captum_face.attr._base import PairAttribution, Side
+from captum_face._validation import require_positive
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
 from captum_face.engines.channels import (
     gradient_channel_maps_chunked,
     heaviest_channels,
     require_gradient_options,
     weighted_channel_maps,
 )
+from captum_face.engines.sides import Side, Sides
 from captum_face.pair.passes import BatchSize
-from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["FGGB"]
 
 
+@method(
+    "fggb",
+    family="feature-guided",
+    source="arXiv 2403.04549",
+    passes="2 D backward, 2 internal_batch_size + 2 forward",
+    needs="gradients",
+)
 class FGGB(PairAttribution):
     r"""Feature-guided gradient backpropagation (Lu, Xu and Ebrahimi, FG 2024, arXiv 2403.04549).
 
@@ -41,57 +44,20 @@ class FGGB(PairAttribution):
             differentiable.
     """
 
-    forward_func: PairSimilarity
-
-    def __init__(self, forward_func: PairSimilarity) -> None:
-        super().__init__(forward_func)
-
-    @overload
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         threshold: float | None = None,
         gradient: str = "absolute",
         embedding: str = "normalized",
         tolerance: float = 0.0,
-        return_error_bound: Literal[False] = False,
         internal_batch_size: BatchSize = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]: ...
-
-    @overload
-    def attribute(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        *,
-        threshold: float | None = None,
-        gradient: str = "absolute",
-        embedding: str = "normalized",
-        tolerance: float = 0.0,
-        return_error_bound: Literal[True],
-        internal_batch_size: BatchSize = None,
-        show_progress: bool = False,
-    ) -> tuple[tuple[Tensor, Tensor], Tensor]: ...
-
-    @log_usage()
-    def attribute(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        *,
-        threshold: float | None = None,
-        gradient: str = "absolute",
-        embedding: str = "normalized",
-        tolerance: float = 0.0,
-        return_error_bound: bool = False,
-        internal_batch_size: BatchSize = None,
-        show_progress: bool = False,
-    ) -> Any:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             threshold: The threshold :math:`\\theta` in units of the score; None for the pair's own. At
                 the score itself the weights sum to zero.
             gradient: ``"absolute"`` as published, or ``"signed"``.
@@ -99,11 +65,9 @@ class FGGB(PairAttribution):
             tolerance: Leave out the channels of smallest absolute weight, as long as the absolute weights
                 left out sum to at most this share of all: 0.1 saves half of the backward passes. An image
                 that stands against N others leaves out only what each of them allows.
-            return_error_bound: Also return what the channels left out are worth at most.
             internal_batch_size: Channels in one backward pass. Memory is that of so many images going
                 forward and backward, whatever D is. None for what suits the device, ``"auto"`` for what is
                 measured to be cheapest.
-            show_progress: Show a progress bar over the channels.
 
         Returns:
             ``(attr_a, attr_b)``, unbounded: the size of a value has no unit, its sign has a meaning, and
@@ -114,7 +78,7 @@ class FGGB(PairAttribution):
             L2 norm, so the L2 norm over pixels of a map's difference from that of ``tolerance=0`` is at
             most that.
 
-        Cost: for each image D backward passes and ``internal_batch_size + 2`` forward passes. An image
+        Cost: for each image D backward passes and ``internal_batch_size + 1`` forward passes. An image
         that stands against N others is differentiated once. A ``tolerance`` lessens D.
 
         Raises:
@@ -122,36 +86,25 @@ class FGGB(PairAttribution):
                 be differentiated.
             ValueError: bad images, embeddings or options.
         """
-        pair = self._require_pair_similarity()
         require_gradient_options(gradient, embedding, internal_batch_size)
         if not require_positive(tolerance, "tolerance", or_zero=True) < 1:
             raise ValueError(f"expected tolerance below 1, the share of all weights, got {tolerance!r}")
-        theta = pair.threshold if threshold is None else require_threshold(threshold)
-        bounds: tuple[list[Tensor], list[Tensor]] = ([], [])
-        with self._prepared(inputs) as images:
-            with torch.no_grad():
-                contributions = pair.contributions(
-                    *(pair.embed_in_passes(image, internal_batch_size) for image in images)
-                )
-            dimensions = contributions.shape[1]
-            weights = contributions - theta / dimensions
+        n_channels = sides.contributions.shape[1]
+        weights = sides.contributions - sides.threshold(threshold) / n_channels
 
-            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
-                own = weights[side.rows]
-                channels, bound = heaviest_channels(own, tolerance)
-                bounds[side.swapped].append(bound)
-                chunks = gradient_channel_maps_chunked(
-                    pair,
-                    side.image,
-                    gradient=gradient,
-                    embedding=embedding,
-                    channels=channels,
-                    internal_batch_size=internal_batch_size,
-                )
-                progress(dimensions - len(channels))
-                return weighted_channel_maps(chunks, own[:, channels], progress)
+        def one(side: Side) -> Tensor:
+            own = weights[side.rows]
+            channels, bound = heaviest_channels(own, tolerance)
+            side.note("error_bound", bound)
+            maps = gradient_channel_maps_chunked(
+                side.quick,
+                side.image,
+                gradient=gradient,
+                embedding=embedding,
+                channels=channels,
+                internal_batch_size=internal_batch_size,
+            )
+            side.done(n_channels - len(channels))
+            return weighted_channel_maps(maps, own[:, channels], side.done)
 
-            maps = self._explain_sides(images, explain, dimensions, show_progress)
-        if not return_error_bound:
-            return maps
-        return maps, torch.stack([torch.cat(side) for side in bounds if side], 1).to(weights)
+        return sides.explain(one, n_channels)

@@ -6,15 +6,24 @@ from typing import Any
 
 import captum.attr
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import require_positive, require_positive_int
+from captum_face.attr.base import on_sides
 from captum_face.attr.each_side import _EachSide
+from captum_face.attr.registry import method
+from captum_face.engines.sides import Sides
 
 __all__ = ["PairGradientShap"]
 
 
+@method(
+    "gradient_shap",
+    family="gradient",
+    source="arXiv 1705.07874",
+    passes="2 n_samples backward, 2 n_samples + 2 forward",
+    needs="gradients",
+)
 class PairGradientShap(_EachSide):
     r"""Gradient SHAP (Lundberg and Lee, NeurIPS 2017, arXiv 1705.07874): expected gradients.
 
@@ -29,23 +38,20 @@ class PairGradientShap(_EachSide):
 
     sampled_baselines = True
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         baselines: str | Tensor | tuple[Any, Any] | None = None,
         n_samples: int = 20,
         stdevs: float = 0.0,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             baselines: Images ``(M, C, H, W)`` to draw from, best those of other people aligned alike, or
                 a tuple of two such for the two sides; ``"black"``, ``"blurred"`` or ``"partner"`` for
                 that one. None for ``"blurred"``, which knows no other faces and is a stopgap.
@@ -54,7 +60,6 @@ class PairGradientShap(_EachSide):
             seed: Makes the maps repeatable; without it and ``generator``, the global states of torch and
                 numpy are used.
             generator: The source of randomness itself, instead of ``seed``.
-            show_progress: Show a progress bar over the images.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score. Each sums, on average over seeds, to the score less
@@ -75,11 +80,4 @@ class PairGradientShap(_EachSide):
             "n_samples": n_samples,
             "stdevs": float(stdevs),
         }
-        return self._on_each_side(
-            inputs,
-            captum.attr.GradientShap,
-            options,
-            seed=seed,
-            generator=generator,
-            show_progress=show_progress,
-        )
+        return self._on_each_side(sides, captum.attr.GradientShap, options, seed=seed, generator=generator)

@@ -7,11 +7,13 @@ from typing import Any
 
 import captum.attr
 import torch
-from captum.log import log_usage
 from torch import Tensor, nn
 
+from captum_face.attr.base import on_sides
 from captum_face.attr.each_side import _EachSide
+from captum_face.attr.registry import method
 from captum_face.engines.one_image import require_differentiable
+from captum_face.engines.sides import Sides
 
 __all__ = ["RECTIFIERS", "PairGuidedBackprop"]
 
@@ -19,6 +21,13 @@ __all__ = ["RECTIFIERS", "PairGuidedBackprop"]
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU)
 
 
+@method(
+    "guided_backprop",
+    family="gradient",
+    source="arXiv 1412.6806",
+    passes="2 backward, 4 forward",
+    needs="gradients",
+)
 class PairGuidedBackprop(_EachSide):
     """Guided backpropagation (Springenberg et al., ICLR workshop 2015, arXiv 1412.6806).
 
@@ -32,16 +41,12 @@ class PairGuidedBackprop(_EachSide):
             differentiable and have its rectifiers as modules.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
-        self, inputs: tuple[Tensor, Tensor], *, show_progress: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
-
-        Args:
-            inputs: ``(image_a, image_b)``.
-            show_progress: Show a progress bar over the images.
+        self,
+        sides: Sides,
+    ) -> tuple[Tensor, ...]:
+        """Maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Returns:
             ``(attr_a, attr_b)`` without a unit. Signs are those of the first layer's weights: positive
@@ -55,17 +60,15 @@ class PairGuidedBackprop(_EachSide):
                 be differentiated.
             ValueError: bad images, or a model without rectifier modules, where nothing would be guided.
         """
-        pair = self._require_pair_similarity()
-        if not any(isinstance(module, RECTIFIERS) for module in pair.modules()):
-            with self._prepared(inputs) as images:
-                require_differentiable(pair, images[0][:1])  # otherwise saliency would not do either
+        if not any(isinstance(module, RECTIFIERS) for module in sides.pair.modules()):
+            require_differentiable(sides.pair, sides.images[0][:1])  # otherwise saliency would not do either
             names = ", ".join(kind.__name__ for kind in RECTIFIERS)
             raise ValueError(
                 f"expected a model with rectifiers as modules ({names}), found none, so that guided "
                 "backpropagation would give plain gradients; give PairSimilarity the nn.Module itself, if a "
                 "function around it hides them, or use saliency instead"
             )
-        return self._on_each_side(inputs, lambda score: _Guided(score, pair), {}, show_progress=show_progress)
+        return self._on_each_side(sides, lambda score: _Guided(score, sides.pair), {})
 
 
 class _Guided(captum.attr.Saliency):

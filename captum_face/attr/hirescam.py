@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import captum.attr
-from captum.log import log_usage
 from torch import Tensor, nn
 
+from captum_face.attr.base import on_sides
 from captum_face.attr.layer_gradcam import _LastFeatures
+from captum_face.attr.registry import method
+from captum_face.engines.sides import Sides
 
 __all__ = ["PairHiResCam"]
 
 
+@method(
+    "hirescam",
+    family="gradient",
+    source="arXiv 2011.08891",
+    passes="2 backward, 5 forward",
+    needs="gradients",
+)
 class PairHiResCam(_LastFeatures):
     r"""HiResCAM (Draelos and Carin 2020, arXiv 2011.08891).
 
@@ -29,21 +38,18 @@ class PairHiResCam(_LastFeatures):
             differentiable.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         layer: str | nn.Module | None = None,
         fixed_length: bool = True,
         relu: bool = False,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             layer: The layer, as a module of the model or by its name in ``model.named_modules()``; its
                 output must be ``(N, C, h, w)``. None for the one that
                 :func:`~captum_face.attr.layer_gradcam.last_feature_layer` finds.
@@ -51,7 +57,6 @@ class PairHiResCam(_LastFeatures):
                 gradient of the cosine is orthogonal to the embedding, the evidence of the feature maps
                 cancels, and the sign of what is left is chance. No other score knows the difference.
             relu: Keep positive values alone, which leaves no evidence against a match.
-            show_progress: Show a progress bar over the images.
 
         Returns:
             ``(attr_a, attr_b)``: one value per pixel, repeated over the channels, as coarse as the layer:
@@ -67,9 +72,7 @@ class PairHiResCam(_LastFeatures):
             ValueError: bad images; a layer that is not in the model, does not run or has no spatial
                 output; a model without convolutions.
         """
-        return self._on_last_features(
-            inputs, _HiResCam, layer=layer, fixed_length=fixed_length, relu=relu, show_progress=show_progress
-        )
+        return self._on_last_features(sides, _HiResCam, layer=layer, fixed_length=fixed_length, relu=relu)
 
 
 class _HiResCam(captum.attr.LayerGradientXActivation):

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import captum.attr
-from captum.log import log_usage
 from torch import Tensor
 
+from captum_face.attr.base import on_sides
 from captum_face.attr.each_side import _EachSide
+from captum_face.attr.registry import method
+from captum_face.engines.sides import Sides
 
 __all__ = ["PairInputXGradient"]
 
 
+@method(
+    "input_x_gradient",
+    family="gradient",
+    source="arXiv 1605.01713",
+    passes="2 backward, 4 forward",
+    needs="gradients",
+)
 class PairInputXGradient(_EachSide):
     """Input times gradient (Shrikumar et al. 2016, arXiv 1605.01713).
 
@@ -22,16 +31,12 @@ class PairInputXGradient(_EachSide):
             differentiable.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
-        self, inputs: tuple[Tensor, Tensor], *, show_progress: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
-
-        Args:
-            inputs: ``(image_a, image_b)``.
-            show_progress: Show a progress bar over the images.
+        self,
+        sides: Sides,
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score: what the pixel's brightness adds to the score of a
@@ -45,4 +50,4 @@ class PairInputXGradient(_EachSide):
                 be differentiated.
             ValueError: bad images.
         """
-        return self._on_each_side(inputs, captum.attr.InputXGradient, {}, show_progress=show_progress)
+        return self._on_each_side(sides, captum.attr.InputXGradient, {})

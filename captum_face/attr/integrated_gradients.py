@@ -5,17 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import captum.attr
-from captum.attr._utils.approximation_methods import SUPPORTED_METHODS
-from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._validation import require_choice, require_pair, require_positive_int
+from captum_face._validation import require_choice, require_positive_int
+from captum_face.attr.base import on_sides
 from captum_face.attr.each_side import _EachSide
-from captum_face.pair.passes import default_batch_size, is_out_of_memory
+from captum_face.attr.registry import method
+from captum_face.engines.sides import Sides
+from captum_face.pair.passes import BatchSize, is_out_of_memory
 
 __all__ = ["PairIntegratedGradients"]
 
+#: How points on the line lie and weigh, as :class:`captum.attr.IntegratedGradients` calls it.
+RULES = ("riemann_right", "riemann_left", "riemann_middle", "riemann_trapezoid", "gausslegendre")
 
+
+@method(
+    "integrated_gradients",
+    family="gradient",
+    source="arXiv 1703.01365",
+    passes="2 n_steps backward, 2 n_steps + 2 forward",
+    needs="gradients",
+)
 class PairIntegratedGradients(_EachSide):
     r"""Integrated gradients (Sundararajan, Taly and Yan, ICML 2017, arXiv 1703.01365).
 
@@ -33,30 +44,26 @@ class PairIntegratedGradients(_EachSide):
     #: Baseline where the caller names none.
     default_baselines = "black"
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         baselines: str | float | Tensor | tuple[Any, Any] | None = None,
         n_steps: int = 50,
         method: str = "gausslegendre",
-        internal_batch_size: int | None = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+        internal_batch_size: BatchSize = None,
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             baselines: Where the line begins: ``"black"``, ``"blurred"`` (a Gaussian of a tenth of the
                 shorter side), ``"partner"`` (the other image of the pair), a number, a tensor of 1 or N
                 images, or a tuple of two of these for the two sides; None for the class's own.
             n_steps: Points on the line.
             method: How the points lie and weigh, see :class:`captum.attr.IntegratedGradients`.
-            internal_batch_size: Points in one pass; memory grows with it. None for what suits the
-                device.
-            show_progress: Show a progress bar over the images.
+            internal_batch_size: Points in one pass; memory grows with it. None for what suits the device,
+                ``"auto"`` for what is measured to be cheapest. Half as many from where memory runs out.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score. Each sums to the score less the score that the
@@ -73,23 +80,18 @@ class PairIntegratedGradients(_EachSide):
         require_positive_int(n_steps, "n_steps")
         if n_steps == 1 and method == "riemann_trapezoid":
             raise ValueError("expected n_steps of at least 2 for method='riemann_trapezoid', got 1")
-        if internal_batch_size is None:
-            image_a, _ = require_pair(inputs)
-            precision = getattr(self.forward_func, "precision", "float32")
-            internal_batch_size = default_batch_size(image_a.device, precision)
-        require_positive_int(internal_batch_size, "internal_batch_size")
         options = {
             "baselines": self.default_baselines if baselines is None else baselines,
             "n_steps": n_steps,
-            "method": require_choice(method, SUPPORTED_METHODS, "method of integration"),
+            "method": require_choice(method, RULES, "method of integration"),
         }
+        size = sides.images_per_pass(backward=True)
         while True:
-            sized = options | {"internal_batch_size": internal_batch_size}
             try:
                 return self._on_each_side(
-                    inputs, captum.attr.IntegratedGradients, sized, show_progress=show_progress
+                    sides, captum.attr.IntegratedGradients, options | {"internal_batch_size": size}
                 )
             except (RuntimeError, MemoryError) as error:
-                if internal_batch_size == 1 or not is_out_of_memory(error):
+                if size == 1 or not is_out_of_memory(error):
                     raise
-            internal_batch_size //= 2
+            size //= 2

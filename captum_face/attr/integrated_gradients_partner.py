@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from captum_face.attr.integrated_gradients import PairIntegratedGradients
+from captum_face.attr.registry import method
 
 __all__ = ["PairPartnerIntegratedGradients"]
 
 
+@method(
+    "integrated_gradients_partner",
+    family="gradient",
+    source="arXiv 1703.01365",
+    passes="2 n_steps backward, 2 n_steps + 2 forward",
+    needs="gradients",
+)
 class PairPartnerIntegratedGradients(PairIntegratedGradients):
     """:class:`PairIntegratedGradients` from the other image of the pair: why is this no perfect match?
 

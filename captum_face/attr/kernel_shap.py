@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import Baselines, require_generator, require_positive_int
-from captum_face.attr._base import PairAttribution
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
 from captum_face.engines.masks import feature_masks
+from captum_face.engines.sides import Sides
 from captum_face.pair.passes import BatchSize
 
 __all__ = ["PairKernelShap"]
 
 
+@method("kernel_shap", family="occlusion", source="arXiv 1705.07874", passes="2 n_samples + 6 forward")
 class PairKernelShap(PairAttribution):
     r"""Kernel SHAP over cells of the image (Lundberg and Lee, NeurIPS 2017, arXiv 1705.07874).
 
@@ -32,10 +34,10 @@ class PairKernelShap(PairAttribution):
             ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         n_samples: int = 500,
         feature_mask: Tensor | None = None,
@@ -43,13 +45,10 @@ class PairKernelShap(PairAttribution):
         seed: int | None = None,
         generator: torch.Generator | None = None,
         perturbations_per_eval: BatchSize = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             n_samples: Coalitions of cells; at least twice their number is sound.
             feature_mask: Integers ``(H, W)``: pixels of one number are a cell. None for a grid of 7 by 7.
             baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
@@ -59,7 +58,6 @@ class PairKernelShap(PairAttribution):
             generator: The source of randomness itself, instead of ``seed``.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
                 suits the device, ``"auto"`` for what is measured to be cheapest.
-            show_progress: Show a progress bar over the coalitions.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score, a cell's Shapley value at each of its pixels. Positive
@@ -75,26 +73,17 @@ class PairKernelShap(PairAttribution):
         """
         generator = require_generator(seed, generator)
         require_positive_int(n_samples, "n_samples")
-        with self._prepared(inputs) as images:
-            size = (images[0].shape[2], images[0].shape[3])
-            features = feature_masks(feature_mask, size, default=None).double()
-            if len(features) < 2:
-                raise ValueError("expected a feature_mask of at least two cells, got one")
-            coalitions = _coalitions(n_samples, len(features), generator).cpu()
-            masks = torch.einsum("nf,fhw->nhw", coalitions, features) > 0.5
+        features = feature_masks(feature_mask, sides.size, default=None).double()
+        if len(features) < 2:
+            raise ValueError("expected a feature_mask of at least two cells, got one")
+        coalitions = _coalitions(n_samples, len(features), generator).cpu()
+        masks = torch.einsum("nf,fhw->nhw", coalitions, features) > 0.5
 
-            def shapley(scores: Tensor) -> Tensor:
-                values = _shapley_fit(coalitions[2:], scores[:, 2:], scores[:, 0], scores[:, 1])
-                return torch.einsum("kf,fhw->khw", values, features)
+        def shapley(scores: Tensor) -> Tensor:
+            values = _shapley_fit(coalitions[2:], scores[:, 2:], scores[:, 0], scores[:, 1])
+            return torch.einsum("kf,fhw->khw", values, features)
 
-            return self._explain_by_masks(
-                images,
-                masks,
-                shapley,
-                baselines=baselines,
-                perturbations_per_eval=perturbations_per_eval,
-                show_progress=show_progress,
-            )
+        return sides.explain_by_masks(masks, shapley, baselines=baselines)
 
 
 def _coalitions(n_samples: int, cells: int, generator: torch.Generator | None) -> Tensor:

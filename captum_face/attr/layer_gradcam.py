@@ -6,11 +6,13 @@ import itertools
 
 import captum.attr
 import torch
-from captum.log import log_usage
 from torch import Tensor, nn
 
+from captum_face.attr.base import on_sides
 from captum_face.attr.each_side import _EachSide, require_layer
+from captum_face.attr.registry import method
 from captum_face.engines.one_image import NormalisedBy, require_differentiable
+from captum_face.engines.sides import Sides
 from captum_face.pair.scores import unit
 from captum_face.pair.similarity import PairSimilarity
 
@@ -24,28 +26,31 @@ class _LastFeatures(_EachSide):
 
     def _on_last_features(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         kind: type[captum.attr.Attribution],
         *,
         layer: str | nn.Module | None,
         fixed_length: bool,
         relu: bool,
-        show_progress: bool,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Runs a layer's method on each side, at the given layer or at the one that is found."""
-        pair = self._require_pair_similarity()
+        pair, probe = sides.pair, sides.images[0][:1]
         rule = _fixed_length_unit if fixed_length else unit
-        with self._prepared(inputs) as images:
-            probe = images[0][:1]
-            chosen = last_feature_layer(pair, probe) if layer is None else _spatial(pair, layer, probe)
+        chosen = last_feature_layer(pair, probe) if layer is None else _spatial(pair, layer, probe)
         return self._on_each_side(
-            inputs,
+            sides,
             lambda score: kind(NormalisedBy(score, rule), chosen),
             {"relu_attributions": relu},
-            show_progress=show_progress,
         )
 
 
+@method(
+    "layer_gradcam",
+    family="gradient",
+    source="arXiv 1610.02391",
+    passes="2 backward, 5 forward",
+    needs="gradients",
+)
 class PairGradCam(_LastFeatures):
     r"""Grad-CAM (Selvaraju et al., ICCV 2017, arXiv 1610.02391).
 
@@ -65,21 +70,18 @@ class PairGradCam(_LastFeatures):
             differentiable.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         layer: str | nn.Module | None = None,
         fixed_length: bool = False,
         relu: bool = False,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             layer: The layer, as a module of the model or by its name in ``model.named_modules()``; its
                 output must be ``(N, C, h, w)``. None for the one that
                 :func:`~captum_face.attr.layer_gradcam.last_feature_layer` finds.
@@ -87,7 +89,6 @@ class PairGradCam(_LastFeatures):
                 published. The gradient of the cosine is orthogonal to the embedding, so that the evidence
                 of the feature maps cancels; this keeps it. No other score knows the difference.
             relu: Keep positive values alone, as published, which leaves no evidence against a match.
-            show_progress: Show a progress bar over the images.
 
         Returns:
             ``(attr_a, attr_b)``: one value per pixel, repeated over the channels, without a unit; as
@@ -103,12 +104,7 @@ class PairGradCam(_LastFeatures):
                 output; a model without convolutions.
         """
         return self._on_last_features(
-            inputs,
-            captum.attr.LayerGradCam,
-            layer=layer,
-            fixed_length=fixed_length,
-            relu=relu,
-            show_progress=show_progress,
+            sides, captum.attr.LayerGradCam, layer=layer, fixed_length=fixed_length, relu=relu
         )
 
 

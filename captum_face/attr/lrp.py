@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._validation import require_positive_int
-from captum_face.attr._base import PairAttribution, Side
-from captum_face.pair.similarity import PairSimilarity, in_float32
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
+from captum_face.engines.sides import Side, Sides
+from captum_face.pair.passes import BatchSize
+from captum_face.pair.similarity import PairSimilarity
 
 if TYPE_CHECKING:
     from zennit.canonizers import Canonizer
@@ -43,6 +44,7 @@ class RelevanceAttribution(PairAttribution):
     """
 
     forward_func: PairSimilarity
+    float32 = True  # in which the rules work
 
     def __init__(
         self,
@@ -58,15 +60,12 @@ class RelevanceAttribution(PairAttribution):
         self.unknown_layers = unknown_layers
         self.biases = biases
 
-    def _require_pair_similarity(self) -> PairSimilarity:
-        return in_float32(super()._require_pair_similarity())  # in which the rules work
-
-    def _propagation(self, pair: PairSimilarity, example: Tensor) -> Propagation:
+    def _propagation(self, sides: Sides) -> Propagation:
         from captum_face.lrp.propagation import Propagation  # zennit is an extra
 
         return Propagation(
-            pair,
-            example,
+            sides.pair,
+            sides.images[0][:1],
             composite=self.composite,
             canonizers=self.canonizers,
             unknown_layers=self.unknown_layers,
@@ -74,6 +73,13 @@ class RelevanceAttribution(PairAttribution):
         )
 
 
+@method(
+    "lrp",
+    family="relevance",
+    source="10.1371/journal.pone.0130140",
+    passes="8 backward, about 24 forward",
+    needs="gradients",
+)
 class LRP(RelevanceAttribution):
     r"""Layer-wise relevance propagation (Bach et al., PLoS ONE 2015, 10.1371/journal.pone.0130140).
 
@@ -98,44 +104,18 @@ class LRP(RelevanceAttribution):
         (torch.Size([2, 3, 8, 8]), torch.Size([2, 2]), True)
     """
 
-    @overload
+    @on_sides(convergence_delta=True)
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
-        internal_batch_size: int | None = None,
-        return_convergence_delta: Literal[False] = False,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]: ...
-
-    @overload
-    def attribute(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        *,
-        internal_batch_size: int | None = None,
-        return_convergence_delta: Literal[True],
-        show_progress: bool = False,
-    ) -> tuple[tuple[Tensor, Tensor], Tensor]: ...
-
-    @log_usage()
-    def attribute(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        *,
-        internal_batch_size: int | None = None,
-        return_convergence_delta: bool = False,
-        show_progress: bool = False,
-    ) -> Any:
-        """Signed relevance of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+        internal_batch_size: BatchSize = None,
+    ) -> tuple[Tensor, ...]:
+        """Signed relevance of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             internal_batch_size: Pairs of one image in one backward pass, where it stands against many.
                 None for what suits the device.
-            return_convergence_delta: Also return by how much relevance was not conserved.
-            show_progress: Show a progress bar over the images.
 
         Returns:
             ``(attr_a, attr_b)``, a value for each colour channel, in units of the score: the values of
@@ -156,28 +136,14 @@ class LRP(RelevanceAttribution):
                 does not give the model's embeddings; relevance that is NaN.
             RuntimeError: a model that cannot be traced.
         """
-        pair = self._require_pair_similarity()
-        if internal_batch_size is not None:
-            require_positive_int(internal_batch_size, "internal_batch_size")
-        with self._prepared(inputs) as images:
-            with torch.no_grad():
-                shares = pair.contributions(
-                    *(pair.embed_in_passes(image, internal_batch_size) for image in images)
-                )
-            propagation = self._propagation(pair, images[0][:1])
+        shares = sides.contributions
+        propagation, size = self._propagation(sides), sides.images_per_pass(backward=True)
 
-            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
-                chunks = propagation.maps(side.image, shares[side.rows], internal_batch_size)
-                maps = torch.cat([relevance for _, relevance in chunks])
-                progress(1)
-                return maps
-
-            maps = self._explain_sides(images, explain, 1, show_progress)
-        if not return_convergence_delta:
+        def one(side: Side) -> Tensor:
+            chunks = propagation.maps(side.image, shares[side.rows], size)
+            maps = torch.cat([relevance for _, relevance in chunks])
+            side.note("convergence_delta", maps.flatten(1).sum(1) - shares[side.rows].sum(1))
+            side.done()
             return maps
-        sums = torch.stack([side.flatten(1).sum(1) for side in maps], 1)
-        return maps, sums - shares.sum(1, keepdim=True)
 
-    def has_convergence_delta(self) -> bool:
-        """True: relevance is to be conserved, and ``return_convergence_delta`` says how far it is."""
-        return True
+        return sides.explain(one)

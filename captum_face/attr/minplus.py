@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import require_positive, require_positive_int
-from captum_face.attr._base import PairAttribution, Side
-from captum_face.engines.masks import masked_scores
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
+from captum_face.engines.sides import Side, Sides
 from captum_face.pair.passes import BatchSize
 
 __all__ = ["MinPlus", "gaussian_spots"]
 
 
+@method("minplus", family="occlusion", source="CVPRW 2022", passes="4 n_steps grid² + 6 forward")
 class MinPlus(PairAttribution):
     r"""After MinPlus (Mery, *True Black-Box Explanation in Facial Analysis*, CVPR workshops 2022).
 
@@ -39,79 +39,61 @@ class MinPlus(PairAttribution):
             ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         grid: int = 8,
         sigma: float = 0.75,
         n_steps: int = 4,
         perturbations_per_eval: BatchSize = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             grid: Spots along each side of the image.
             sigma: Standard deviation of a spot as a multiple of the distance between spots.
             n_steps: Spots that the greedy parts take.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
                 suits the device, ``"auto"`` for what is measured to be cheapest.
-            show_progress: Show a progress bar over the masked images.
 
         Returns:
             ``(attr_a, attr_b)`` in [-1, 1], one value per pixel. Positive where showing raises the score
             and hiding lowers it. Deterministic.
 
-        Cost: for each image ``2 grid^2 + 2`` forward passes; and for each of its partners
-        ``2 (n_steps - 1) (grid^2 + 1) + 1`` more.
+        Cost: for each image ``2 grid^2 + 3`` forward passes; and for each of its partners
+        ``2 (n_steps - 1) grid^2`` more.
 
         Raises:
             TypeError: ``forward_func`` does not answer with numbers.
             ValueError: bad images, scores or options.
         """
         require_positive_int(n_steps, "n_steps")
-        with self._prepared(inputs) as images:
-            spots = gaussian_spots((images[0].shape[2], images[0].shape[3]), grid, sigma)
-            if n_steps > len(spots):
-                raise ValueError(f"expected n_steps of at most grid^2 = {len(spots)}, got {n_steps}")
-            ends = torch.stack([torch.ones_like(spots[0]), torch.zeros_like(spots[0])])
-            single = torch.cat([ends, 1 - spots, spots])
-            cover = spots.double().sum(0)
+        spots = gaussian_spots(sides.size, grid, sigma)
+        if n_steps > len(spots):
+            raise ValueError(f"expected n_steps of at most grid^2 = {len(spots)}, got {n_steps}")
+        ends = torch.stack([torch.ones_like(spots[0]), torch.zeros_like(spots[0])])
+        single = torch.cat([ends, 1 - spots, spots])
+        cover = spots.double().sum(0)
+        counts = [1, 1, len(spots), len(spots)]
 
-            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
-                def score(partners: Tensor, masks: Tensor, report: Callable[[int], object] | None) -> Tensor:
-                    return masked_scores(
-                        self.forward_func,
-                        side.image,
-                        partners,
-                        masks,
-                        swapped=side.swapped,
-                        perturbations_per_eval=perturbations_per_eval,
-                        progress=report,
-                    )
+        def one(side: Side) -> Tensor:
+            full, empty, removed, added = side.masked_scores(single).split(counts, dim=1)
+            maps = []
+            for row, partner in enumerate(side.each()):
+                score = partner.mask_scorer()
+                drops, gains = full[row] - removed[row], added[row] - empty[row]
+                parts = [
+                    _blend(drops, spots) / cover,
+                    _blend(gains, spots) / cover,
+                    _blend(_greedy(score, spots, drops, full[row], n_steps, shown=False), spots),
+                    _blend(_greedy(score, spots, gains, empty[row], n_steps, shown=True), spots),
+                ]
+                maps.append(torch.stack([part / (part.abs().max() or 1) for part in parts]).mean(0))
+            return torch.stack(maps)
 
-                counts = [1, 1, len(spots), len(spots)]
-                full, empty, removed, added = score(side.partners, single, progress).split(counts, dim=1)
-                maps = []
-                for row, partner in enumerate(side.partners[:, None]):
-                    # The bar's total counts the greedy steps of one partner.
-                    against = partial(score, partner, report=None if row else progress)
-                    drops, gains = full[row] - removed[row], added[row] - empty[row]
-                    parts = [
-                        _blend(drops, spots) / cover,
-                        _blend(gains, spots) / cover,
-                        _blend(_greedy(against, spots, drops, full[row], n_steps, shown=False), spots),
-                        _blend(_greedy(against, spots, gains, empty[row], n_steps, shown=True), spots),
-                    ]
-                    maps.append(torch.stack([part / (part.abs().max() or 1) for part in parts]).mean(0))
-                return torch.stack(maps)
-
-            steps = len(single) + 2 * (n_steps - 1) * len(spots)
-            return self._explain_sides(images, explain, steps, show_progress)
+        return sides.explain(one, len(single) + 2 * (n_steps - 1) * len(spots))
 
 
 def gaussian_spots(size: tuple[int, int], grid: int, sigma: float) -> Tensor:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
 
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import require_generator, require_positive, require_positive_int
-from captum_face.attr._base import Side, gradients_enabled, image_gradient
-from captum_face.attr._morphing import MorphingAttribution, halves, require_position
-from captum_face.engines.morphs import SMOOTHING, MorphComponents, Morphs, morphs, turns
+from captum_face.attr._morphing import SMOOTHING, MorphComponents, MorphingAttribution, require_position
+from captum_face.attr.base import on_sides
+from captum_face.attr.registry import method
+from captum_face.engines.cohort import cycle_members
+from captum_face.engines.morphs import Morphs, morphs
+from captum_face.engines.sides import Side, Sides, gradients_enabled, image_gradient
 from captum_face.maps.signed import smooth
-from captum_face.pair.passes import BatchSize, in_passes, require_batch_size
-from captum_face.pair.similarity import PairSimilarity
-from captum_face.pair.speed import accelerated, images_per_pass
+from captum_face.pair.passes import BatchSize, in_passes
 
 __all__ = ["MorphGradients"]
 
 
+@method(
+    "morph_gradients",
+    family="gradient",
+    source="this package",
+    passes="4 n_points backward, 4 n_points + cohort + 2 forward",
+    needs="gradients",
+)
 class MorphGradients(MorphingAttribution):
-    r"""Gradients along morphs from strangers and from the partner: what speaks for and against a decision.
+    r"""Gradients along morphs from a cohort and from the partner: what speaks for and against a decision.
 
     A face that morphs into another one of its alignment stays a face on all of its way. The gradients of the
     score along the way, times what changes there, add up to the change of the score. For image A,
@@ -31,11 +36,12 @@ class MorphGradients(MorphingAttribution):
     .. math:: M_C = \int \nabla_A s(x_t, B) \odot \dot x_t \, dt \quad (x: C \to A), \qquad
         M_B = \int \nabla_A s(x_t, B) \odot \dot x_t \, dt \quad (x: B \to A),
 
-    the former on average over strangers C, so that :math:`\sum M_C = s(A, B) - \bar s(C, B)` says why the
-    score is above a stranger's, and :math:`\sum M_B = s(A, B) - s(B, B)` why it is below a perfect match. The
+    the former on average over a cohort C of other people, so that
+    :math:`\sum M_C = s(A, B) - \bar s(C, B)` says why the score is above the cohort's, and
+    :math:`\sum M_B = s(A, B) - s(B, B)` why it is below a perfect match. The
     map is :math:`S_A = (1 - \lambda) \, M_C + \lambda \, M_B`, in which both questions count alike at the
     threshold, the former more above it and the latter below it
-    (:meth:`~captum_face.engines.morphs.MorphComponents.positions`). From the partner every region changes in
+    (:meth:`~captum_face.attr._morphing.MorphComponents.positions`). From the partner every region changes in
     its own time (:func:`~captum_face.engines.morphs.morphs`).
 
     It is integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365) from expected baselines (Erion et
@@ -44,89 +50,45 @@ class MorphGradients(MorphingAttribution):
     Args:
         forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
             differentiable.
-        strangers: Aligned faces of other people ``(M, C, H, W)``, or a folder of them; None for rendered
+        cohort: Aligned faces of other people ``(M, C, H, W)``, or a folder of them; None for rendered
             ones.
     """
 
-    forward_func: PairSimilarity
-
-    @overload
+    @on_sides(convergence_delta=True)
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
-        strangers: Tensor | str | Path | None = None,
+        cohort: Tensor | str | Path | None = None,
         threshold: float | None = None,
         position: float | None = None,
         n_points: int = 24,
         softness: float | None = 1.0,
         smoothing: float | tuple[float, float] | None = None,
-        return_convergence_delta: Literal[False] = False,
         seed: int | None = None,
         generator: torch.Generator | None = None,
         internal_batch_size: BatchSize = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]: ...
-
-    @overload
-    def attribute(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        *,
-        strangers: Tensor | str | Path | None = None,
-        threshold: float | None = None,
-        position: float | None = None,
-        n_points: int = 24,
-        softness: float | None = 1.0,
-        smoothing: float | tuple[float, float] | None = None,
-        return_convergence_delta: Literal[True],
-        seed: int | None = None,
-        generator: torch.Generator | None = None,
-        internal_batch_size: BatchSize = None,
-        show_progress: bool = False,
-    ) -> tuple[tuple[Tensor, Tensor], Tensor]: ...
-
-    @log_usage()
-    def attribute(
-        self,
-        inputs: tuple[Tensor, Tensor],
-        *,
-        strangers: Tensor | str | Path | None = None,
-        threshold: float | None = None,
-        position: float | None = None,
-        n_points: int = 24,
-        softness: float | None = 1.0,
-        smoothing: float | tuple[float, float] | None = None,
-        return_convergence_delta: bool = False,
-        seed: int | None = None,
-        generator: torch.Generator | None = None,
-        internal_batch_size: BatchSize = None,
-        show_progress: bool = False,
-    ) -> Any:
-        r"""Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        r"""Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``, aligned to each other.
-            strangers: Aligned faces of people in neither image ``(M, C, H, W)``, or a folder of them; None
+            cohort: Aligned faces of people in neither image ``(M, C, H, W)``, or a folder of them; None
                 for the constructor's, and rendered people if that has none.
             threshold: The threshold :math:`\theta` in units of the score; None for the pair's own.
-            position: How much the map asks from the partner (1) rather than from strangers (0); None for
+            position: How much the map asks from the partner (1) rather than from the cohort (0); None for
                 what score and threshold say.
-            n_points: Points on morphs from strangers, and as many on morphs from the partner. Strangers take
-                turns; of more so many are drawn.
+            n_points: Points on morphs from the cohort, and as many on morphs from the partner. The members of
+                the cohort take turns; of more so many are drawn.
             softness: On morphs from the partner, how long a pixel takes to change, relative to the time
                 between the first one and the last: see :func:`captum_face.engines.morphs.morphs`. None for
-                all at once, as from strangers, where regions were measured to bring nothing.
-            smoothing: Standard deviations in pixels of the Gaussians that spread the maps of strangers and
+                all at once, as from the cohort, where regions were measured to bring nothing.
+            smoothing: Standard deviations in pixels of the Gaussians that spread the maps of cohort and
                 partner, or one for both, which keeps their sums; None for 5/112 and 8/112 of the shorter
                 side, 0 for none.
-            return_convergence_delta: Also return how far the sums of the maps are from what they explain.
             seed: Makes the morphs repeatable; without it and ``generator``, torch's global state is used.
             generator: The source of randomness itself, instead of ``seed``.
             internal_batch_size: Points in one pass; memory grows with it. None for what suits the device,
                 ``"auto"`` for what is measured to be cheapest. Half as many from where memory runs out.
-            show_progress: Show a progress bar over the points.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score. Positive supports an accept, negative argues for a
@@ -137,43 +99,34 @@ class MorphGradients(MorphingAttribution):
             the sum of each map less what it explains.
 
         Cost: for each image ``2 n_points`` forward and backward passes, of which half of the forward passes
-        are shared by all its partners; for a pair one more forward pass for each stranger, and 4.
+        are shared by all its partners; for a pair one more forward pass for each member of the cohort, and 2.
 
         Raises:
             TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
                 be differentiated.
-            ValueError: bad images, strangers, embeddings or options.
+            ValueError: bad images, cohort, embeddings or options.
 
         Warns:
-            UserWarning: few strangers, strangers who look like a person of the pair, images that seem not
+            UserWarning: a small cohort, members who look like a person of the pair, images that seem not
                 to be aligned to each other.
         """
-        theta = self._theta(threshold)
+        theta = sides.threshold(threshold)
         require_position(position)
-        found = self.components(
-            inputs,
-            strangers=strangers,
-            threshold=theta,
-            n_points=n_points,
-            softness=softness,
-            smoothing=smoothing,
-            seed=seed,
-            generator=generator,
-            internal_batch_size=internal_batch_size,
-            show_progress=show_progress,
+        found = self._both_questions(
+            sides, cohort, theta, n_points, softness, smoothing, require_generator(seed, generator)
         )
         positions = found.positions(theta, position)
         maps = found.joined(positions)
-        if not return_convergence_delta:
-            return maps
-        sums = torch.stack([attr.sum((1, 2, 3)) for attr in maps if len(attr)], 1)
-        return maps, sums - found.explained(positions)[:, : sums.shape[1]]
+        for swapped, of_side, explained in zip(sides.which, maps, found.explained(positions).T, strict=True):
+            sides.note(swapped, "convergence_delta", of_side.sum((1, 2, 3)) - explained)
+        return maps
 
+    @on_sides
     def components(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
-        strangers: Tensor | str | Path | None = None,
+        cohort: Tensor | str | Path | None = None,
         threshold: float | None = None,
         n_points: int = 24,
         softness: float | None = 1.0,
@@ -181,100 +134,89 @@ class MorphGradients(MorphingAttribution):
         seed: int | None = None,
         generator: torch.Generator | None = None,
         internal_batch_size: BatchSize = None,
-        show_progress: bool = False,
     ) -> MorphComponents:
         """The maps of both questions before they are joined.
 
-        Arguments and cost are those of :meth:`attribute`. The threshold only says who is no stranger.
+        Arguments and cost are those of :meth:`attribute`. The threshold only says who is too similar to be in
+        the cohort.
         """
-        pair = self._require_pair_similarity()
-        theta = self._theta(threshold)
-        sigmas = _require_smoothing(smoothing)
+        return self._both_questions(
+            sides,
+            cohort,
+            sides.threshold(threshold),
+            n_points,
+            softness,
+            smoothing,
+            require_generator(seed, generator),
+        )
+
+    def _both_questions(
+        self,
+        sides: Sides,
+        cohort: Tensor | str | Path | None,
+        threshold: float,
+        n_points: int,
+        softness: float | None,
+        smoothing: object,
+        generator: torch.Generator | None,
+    ) -> MorphComponents:
+        sigmas = _require_smoothing(smoothing, min(sides.size))
         require_positive_int(n_points, "n_points")
-        require_batch_size(internal_batch_size, "internal_batch_size")
-        generator = require_generator(seed, generator)
-        with self._prepared(inputs) as images:
-            size = (images[0].shape[2], images[0].shape[3])
-            lines = morphs(n_points, size, softness=None, generator=generator)
-            regions = morphs(n_points, size, softness=softness, generator=generator)
-            drawn, ends = self._ends(images, strangers, n_points, theta, generator, internal_batch_size)
+        lines = morphs(n_points, sides.size, softness=None, generator=generator)
+        regions = morphs(n_points, sides.size, softness=softness, generator=generator)
+        drawn, rendered = self._drawn(sides, cohort, n_points, generator)
 
-            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
-                with torch.no_grad():
-                    targets = pair.embed_in_passes(side.partners, internal_batch_size)
-                quick = accelerated(pair, side.image)
-                limit = images_per_pass(internal_batch_size, quick, side.image, backward=True)
-                walk = _Walk(quick, side, limit)
-                above = walk.charged(lines, drawn, targets, progress)
-                # The bar counts images, however many partners they have.
-                below = [
-                    walk.charged(regions, partner[None], targets[i : i + 1], progress if i == 0 else _silent)
-                    for i, partner in enumerate(side.partners)
-                ]
-                spread = (
-                    smooth(maps, SMOOTHING[i] * min(size) if sigmas is None else sigmas[i], keep_sum=True)
-                    for i, maps in enumerate((above, torch.cat(below)))
-                )
-                return torch.cat([*spread], 1)
+        def one(side: Side) -> tuple[Tensor, Tensor]:
+            limit = side.images_per_pass(backward=True)
+            above = _path_gradients(side, lines, drawn, limit)
+            below = [_path_gradients(single, regions, single.partners, limit) for single in side.each()]
+            return smooth(above, sigmas[0], keep_sum=True), smooth(torch.cat(below), sigmas[1], keep_sum=True)
 
-            sides = self._explain_sides(images, explain, 2 * n_points, show_progress)
-        return ends.components(*halves(sides))
+        return self._components(
+            sides, drawn, one, 2 * n_points, n_turns=n_points, threshold=threshold, rendered=rendered
+        )
 
 
-def _require_smoothing(smoothing: object) -> tuple[float, float] | None:
+def _require_smoothing(smoothing: object, length: int) -> tuple[float, float]:
     if smoothing is None:
-        return None
+        return SMOOTHING[0] * length, SMOOTHING[1] * length
     both = smoothing if isinstance(smoothing, (tuple, list)) else (smoothing, smoothing)
     if len(both) != 2:
-        raise ValueError(f"expected smoothing for strangers and partner, got {len(both)} values")
+        raise ValueError(f"expected smoothing for cohort and partner, got {len(both)} values")
     above, below = (require_positive(sigma, "smoothing, in pixels,", or_zero=True) for sigma in both)
     return above, below
 
 
-class _Walk(NamedTuple):
-    """What the score does along morphs to one image, charged to its pixels."""
+def _path_gradients(side: Side, points: Morphs, starts: Tensor, limit: int) -> Tensor:
+    """Gradients of the score at points on morphs to an image, times what changes there.
 
-    pair: PairSimilarity
-    side: Side
-    limit: int  #: points in one pass
+    Args:
+        side: The image, and the partners against which points are scored.
+        points: Where.
+        starts: Where morphs begin ``(M, C, H, W)``; they take turns.
+        limit: Points in one pass.
 
-    def charged(
-        self, points: Morphs, starts: Tensor, targets: Tensor, progress: Callable[[int], object]
-    ) -> Tensor:
-        """Gradients at the points, times what changes there.
+    Returns:
+        ``(K, C, H, W)``.
+    """
 
-        Args:
-            points: Where.
-            starts: Where morphs begin ``(M, C, H, W)``; they take turns.
-            targets: Embeddings ``(K, D)`` against which points are scored.
-            progress: Called with the number of points done.
+    def work(rows: Tensor) -> Tensor:
+        start = starts[cycle_members(starts, len(points.shares))[rows]]
+        change = side.image - start
+        shares, weights = (values[rows][:, None].to(change) for values in points)
+        with gradients_enabled():
+            morph = (start + shares * change).requires_grad_()
+            own = side.quick.embed(morph)
+            maps = []
+            for index, partner in enumerate(side.partner_embeddings):
+                scores = side.contributions(own, partner[None]).sum(-1)
+                more = index + 1 < len(side.partner_embeddings)
+                gradient = image_gradient(scores, morph, retain_graph=more)
+                maps.append((gradient * weights * change).sum(0))
+        side.done(len(rows))
+        return torch.stack(maps)
 
-        Returns:
-            ``(K, C, H, W)``.
-        """
-
-        def work(rows: Tensor) -> Tensor:
-            start = starts[turns(starts, len(points.shares))[rows]]
-            change = self.side.image - start
-            shares, weights = (values[rows][:, None].to(change) for values in points)
-            with gradients_enabled():
-                morph = (start + shares * change).requires_grad_()
-                own = self.pair.embed(morph)
-                maps = []
-                for index, target in enumerate(targets):
-                    ends = (target[None], own) if self.side.swapped else (own, target[None])
-                    scores = self.pair.contributions(*ends).sum(-1)
-                    more = index + 1 < len(targets)
-                    gradient = image_gradient(scores, morph, retain_graph=more)
-                    maps.append((gradient * weights * change).sum(0))
-            progress(len(rows))
-            return torch.stack(maps)
-
-        total = torch.zeros(len(targets), *self.side.image.shape[1:]).to(self.side.image)
-        for part in in_passes(work, torch.arange(len(points.shares)), self.limit):
-            total += part
-        return total
-
-
-def _silent(_: int) -> None:
-    """A progress callback for what the bar does not count."""
+    total = torch.zeros(len(side.partner_embeddings), *side.image.shape[1:]).to(side.image)
+    for part in in_passes(work, torch.arange(len(points.shares)), limit):
+        total += part
+    return total

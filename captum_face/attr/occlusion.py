@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import Baselines, require_positive_int
-from captum_face.attr._base import PairAttribution
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
 from captum_face.engines.masks import sliding_windows, with_intact
+from captum_face.engines.sides import Sides
 from captum_face.pair.passes import BatchSize
 
 __all__ = ["PairOcclusion"]
 
 
+@method("occlusion", family="occlusion", source="arXiv 1311.2901", passes="2 windows + 4 forward")
 class PairOcclusion(PairAttribution):
     r"""Occlusion (Zeiler and Fergus, ECCV 2014, arXiv 1311.2901).
 
@@ -27,22 +29,19 @@ class PairOcclusion(PairAttribution):
             ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         window: int | tuple[int, int] | None = None,
         strides: int | tuple[int, int] | None = None,
         baselines: Baselines = 0,
         perturbations_per_eval: BatchSize = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             window: Side of the window in pixels, or ``(height, width)``; None for 16/112 of the sides.
             strides: Steps of the window in pixels, or ``(down, right)``; None for half the window. The
                 last window of a row or column lies flush with the border (Captum's is cut off there).
@@ -51,7 +50,6 @@ class PairOcclusion(PairAttribution):
                 the two sides.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
                 suits the device, ``"auto"`` for what is measured to be cheapest.
-            show_progress: Show a progress bar over the windows.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score. Positive where hiding lowers the score. Deterministic.
@@ -65,29 +63,18 @@ class PairOcclusion(PairAttribution):
             ValueError: bad images, scores or options; a window larger than the image, or strides that
                 leave gaps.
         """
-        with self._prepared(inputs) as images:
-            size = (images[0].shape[2], images[0].shape[3])
-            shape = _two(window, "window") or (
-                max(1, round(16 / 112 * size[0])),
-                max(1, round(16 / 112 * size[1])),
-            )
-            steps = _two(strides, "strides") or (max(1, shape[0] // 2), max(1, shape[1] // 2))
-            masks = with_intact(sliding_windows(size, shape, steps))
-            hidden = (~masks[1:]).double()
-            cover = hidden.sum(0)
+        height, width = sides.size
+        shape = _two(window, "window") or (max(1, round(16 / 112 * height)), max(1, round(16 / 112 * width)))
+        steps = _two(strides, "strides") or (max(1, shape[0] // 2), max(1, shape[1] // 2))
+        masks = with_intact(sliding_windows(sides.size, shape, steps))
+        hidden = (~masks[1:]).double()
+        cover = hidden.sum(0)
 
-            def mean_drop(scores: Tensor) -> Tensor:
-                drops = scores[:, :1] - scores[:, 1:]
-                return torch.einsum("kn,nhw->khw", drops, hidden.to(scores.device)) / cover.to(scores.device)
+        def mean_drop(scores: Tensor) -> Tensor:
+            drops = scores[:, :1] - scores[:, 1:]
+            return torch.einsum("kn,nhw->khw", drops, hidden.to(scores.device)) / cover.to(scores.device)
 
-            return self._explain_by_masks(
-                images,
-                masks,
-                mean_drop,
-                baselines=baselines,
-                perturbations_per_eval=perturbations_per_eval,
-                show_progress=show_progress,
-            )
+        return sides.explain_by_masks(masks, mean_drop, baselines=baselines)
 
 
 def _two(value: object, what: str) -> tuple[int, int] | None:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._validation import require_choice, require_positive_int, require_threshold
-from captum_face.attr._base import PairAttribution, Side
+from captum_face._validation import require_choice
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
 from captum_face.decoder.evaluation import warn_without_identity
 from captum_face.decoder.maps import REMOVALS, decoder_channel_maps_chunked
 from captum_face.decoder.network import FaceDecoder, find_decoder
 from captum_face.engines.channels import weighted_channel_maps
+from captum_face.engines.sides import Side, Sides
+from captum_face.pair.passes import BatchSize
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["Reconstruction"]
 
 
+@method(
+    "reconstruction",
+    family="feature-guided",
+    source="after arXiv 2306.00402",
+    passes="about 3 forward, and 2 D + 2 of the decoder",
+    needs="embeddings",
+)
 class Reconstruction(PairAttribution):
     r"""Face reconstruction, after Xu, Lu and Ebrahimi (MMSP 2023, arXiv 2306.00402).
 
@@ -49,29 +56,25 @@ class Reconstruction(PairAttribution):
         super().__init__(forward_func)
         self.decoder = decoder
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         threshold: float | None = None,
         decoder: FaceDecoder | str | Path | None = None,
         removal: str = "zero",
-        internal_batch_size: int | None = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+        internal_batch_size: BatchSize = None,
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             threshold: The threshold :math:`\\theta` in units of the score; None for the pair's own. At
                 the score itself the weights sum to zero.
             decoder: A decoder or the file of one, for the command line; None for the constructor's.
             removal: A removed channel becomes ``"zero"``, or its ``"mean"`` over the faces that the decoder
                 was trained on.
             internal_batch_size: Pictures drawn at once. None for what suits the device.
-            show_progress: Show a progress bar over the channels.
 
         Returns:
             ``(attr_a, attr_b)``, unbounded: the size of a value has no unit, its sign has a meaning, and
@@ -88,30 +91,19 @@ class Reconstruction(PairAttribution):
         Warns:
             UserWarning: the decoder does not keep identity.
         """
-        pair = self._require_pair_similarity()
         require_choice(removal, REMOVALS, "removal")
-        if internal_batch_size is not None:
-            require_positive_int(internal_batch_size, "internal_batch_size")
-        theta = pair.threshold if threshold is None else require_threshold(threshold)
-        with self._prepared(inputs) as images:
-            with torch.no_grad():
-                embeddings = [pair.embed_in_passes(image, internal_batch_size) for image in images]
-                weights = pair.contributions(*embeddings)
-            drawer = find_decoder(
-                pair, self.decoder if decoder is None else decoder, embeddings[0], images[0]
+        theta = sides.threshold(threshold)
+        drawer = find_decoder(
+            sides.pair, self.decoder if decoder is None else decoder, sides.embeddings(False), sides.images[0]
+        )
+        warn_without_identity(drawer.report)
+        n_channels = sides.contributions.shape[1]
+        weights = sides.contributions - theta / n_channels
+
+        def one(side: Side) -> Tensor:
+            maps = decoder_channel_maps_chunked(
+                drawer, side.embedding, removal=removal, internal_batch_size=internal_batch_size
             )
-            warn_without_identity(drawer.report)
-            dimensions = weights.shape[1]
-            weights = weights - theta / dimensions
+            return weighted_channel_maps(maps, weights[side.rows], side.done)
 
-            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
-                own = embeddings[side.swapped]
-                chunks = decoder_channel_maps_chunked(
-                    drawer,
-                    own[side.rows] if len(own) > 1 else own,
-                    removal=removal,
-                    internal_batch_size=internal_batch_size,
-                )
-                return weighted_channel_maps(chunks, weights[side.rows], progress)
-
-            return self._explain_sides(images, explain, dimensions, show_progress)
+        return sides.explain(one, n_channels)

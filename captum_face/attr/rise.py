@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import Baselines, require_generator, require_positive_int
-from captum_face.attr._base import PairAttribution
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
 from captum_face.engines.masks import random_grids, require_masks
+from captum_face.engines.sides import Sides
 from captum_face.pair.passes import BatchSize
 
 __all__ = ["RISE", "mean_score_map"]
 
 
+@method("rise", family="occlusion", source="arXiv 1806.07421", passes="2 n_masks + 2 forward")
 class RISE(PairAttribution):
     r"""Randomised input sampling (Petsiuk, Das and Saenko, BMVC 2018, arXiv 1806.07421) for pairs.
 
@@ -31,10 +33,10 @@ class RISE(PairAttribution):
             ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         n_masks: int = 1000,
         grid: int = 7,
@@ -45,13 +47,10 @@ class RISE(PairAttribution):
         seed: int | None = None,
         generator: torch.Generator | None = None,
         perturbations_per_eval: BatchSize = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             n_masks: Masks for each image (the paper draws 4000 to 8000 on larger images).
             grid: Cells of a mask along each side of the image.
             probability: How likely a cell is visible.
@@ -65,7 +64,6 @@ class RISE(PairAttribution):
             generator: The source of randomness itself, instead of ``seed``.
             perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
                 suits the device, ``"auto"`` for what is measured to be cheapest.
-            show_progress: Show a progress bar over the masks.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score: how much the score lies above its mean where the pixel
@@ -79,21 +77,14 @@ class RISE(PairAttribution):
             ValueError: bad images, scores, masks or options.
         """
         generator = require_generator(seed, generator)
-        with self._prepared(inputs) as images:
-            size = (images[0].shape[2], images[0].shape[3])
-            if masks is not None:
-                masks = require_masks(masks, size)
-            else:
-                require_positive_int(n_masks, "n_masks")
-                masks = random_grids(n_masks, size, grid=grid, probability=probability, generator=generator)
-            return self._explain_by_masks(
-                images,
-                masks,
-                lambda scores: mean_score_map(scores, masks, centered=centered),
-                baselines=baselines,
-                perturbations_per_eval=perturbations_per_eval,
-                show_progress=show_progress,
-            )
+        if masks is not None:
+            masks = require_masks(masks, sides.size)
+        else:
+            require_positive_int(n_masks, "n_masks")
+            masks = random_grids(n_masks, sides.size, grid=grid, probability=probability, generator=generator)
+        return sides.explain_by_masks(
+            masks, lambda scores: mean_score_map(scores, masks, centered=centered), baselines=baselines
+        )
 
 
 def mean_score_map(scores: Tensor, masks: Tensor, *, centered: bool = True) -> Tensor:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import captum.attr
-from captum.log import log_usage
 from torch import Tensor
 
+from captum_face.attr.base import on_sides
 from captum_face.attr.each_side import _EachSide
+from captum_face.attr.registry import method
+from captum_face.engines.sides import Sides
 
 __all__ = ["PairSaliency"]
 
 
+@method(
+    "saliency",
+    family="gradient",
+    source="arXiv 1312.6034",
+    passes="2 backward, 4 forward",
+    needs="gradients",
+)
 class PairSaliency(_EachSide):
     """Gradient of the score (Simonyan, Vedaldi and Zisserman 2013, arXiv 1312.6034).
 
@@ -21,17 +30,17 @@ class PairSaliency(_EachSide):
             differentiable.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
-        self, inputs: tuple[Tensor, Tensor], *, abs: bool = False, show_progress: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+        self,
+        sides: Sides,
+        *,
+        abs: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """Maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             abs: Take absolute values as published, which leaves no evidence against a match.
-            show_progress: Show a progress bar over the images.
 
         Returns:
             ``(attr_a, attr_b)`` in score per brightness. Positive where making the pixel brighter raises
@@ -45,4 +54,4 @@ class PairSaliency(_EachSide):
                 be differentiated.
             ValueError: bad images.
         """
-        return self._on_each_side(inputs, captum.attr.Saliency, {"abs": abs}, show_progress=show_progress)
+        return self._on_each_side(sides, captum.attr.Saliency, {"abs": abs})

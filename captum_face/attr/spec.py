@@ -1,157 +1,212 @@
-"""What the benchmark is asked to run: a method with its options, written as one short text."""
+"""A method with its options, written as one short text: ``corrrise:n_patches=10,smooth=5``."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
-import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captum.attr import Attribution
 from torch import Tensor
 
 from captum_face._validation import require_choice
-from captum_face.attr import METHODS, PairAttribution, get_method
-from captum_face.attr._base import first_side_alone
-from captum_face.engines.morphs import FEWEST_STRANGERS
+from captum_face.attr.base import PairAttribution
+from captum_face.attr.each_side import captum_method
+from captum_face.attr.registry import METHODS, get_method, null_baselines
 from captum_face.maps.signed import smooth
-from captum_face.pair.similarity import PairSimilarity
 
-__all__ = ["NULL_BASELINES", "MethodSpec", "parse_methods"]
-
-#: The methods that explain nothing; in every table.
-NULL_BASELINES = ("random", "center")
+__all__ = ["MethodSpec", "parse_methods"]
 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method as a row of the tables: its label, its options and what is done to its maps."""
+    """A method, its options, and what is done to its maps; made by :meth:`of`."""
 
     label: str  #: as it was asked for, such as ``"corrrise:n_patches=10,smooth=5"``
-    name: str  #: in the registry
-    options: dict[str, Any]  #: of the method's ``attribute``
+    method: type[PairAttribution] | PairAttribution  #: the class, or an instance of it
+    arguments: dict[str, Any] = field(default_factory=dict)  #: of the class's constructor
+    options: dict[str, Any] = field(default_factory=dict)  #: of the method's ``attribute``
     sigma: float = 0.0  #: standard deviation in pixels of the Gaussian that smooths the maps
 
-    def build(self, pair: PairSimilarity, seed: int, faces: Tensor | None = None) -> Prepared:
-        """The method on a pair wrapper, with its options.
+    @classmethod
+    def of(cls, method: str | type[Attribution] | PairAttribution | MethodSpec) -> MethodSpec:
+        """What a caller asks for.
 
         Args:
-            pair: The pair wrapper.
-            seed: For methods that draw, unless the options hold one.
-            faces: Other people, for methods that compare with some.
+            method: ``"NAME"`` or ``"NAME:KEY=VALUE,..."``; a class of a method of this package or of Captum;
+                or an instance of a :class:`~captum_face.PairAttribution`. A name is one of
+                :data:`~captum_face.METHODS` or the dotted name of a class, such as
+                ``captum.attr.IntegratedGradients``. Keys are options of the method's ``attribute`` and
+                arguments of its constructor, and ``smooth``, a standard deviation in pixels. Values are JSON
+                (numbers, true, false, null, lists) or plain words.
+
+        Raises:
+            TypeError: none of these.
+            ValueError: an unknown method or option (the message says the nearest one), or what is not
+                KEY=VALUE.
         """
-        return Prepared(get_method(self.name).build(pair), self, seed, faces)
+        if isinstance(method, MethodSpec):
+            return method
+        if isinstance(method, PairAttribution):
+            return cls(method.name or type(method).__name__, method)
+        if isinstance(method, type):
+            found = _as_pair_method(method, f"{method.__module__}.{method.__qualname__}")
+            return cls(found.name or found.__name__, found)
+        if not isinstance(method, str):
+            raise TypeError(
+                "expected a method by its name, as a class or as an instance such as FGGB(pair), got "
+                f"{method!r}"
+            )
+        name, _, rest = method.partition(":")
+        found = _named(name)
+        known = found.options()
+        arguments = found.arguments() - known.keys()
+        given: dict[str, Any] = {}
+        for item in _items(rest):
+            key, separator, text = item.partition("=")
+            if not separator:
+                raise ValueError(f"expected NAME:KEY=VALUE,KEY=VALUE, got {method!r}")
+            require_choice(key, [*known, *sorted(arguments), "smooth"], f"option of {name}")
+            given[key] = _value(text)
+        sigma = given.pop("smooth", 0.0)
+        if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 <= sigma < float("inf"):
+            raise ValueError(f"expected smooth of at least 0 pixels in {method!r}, got {sigma!r}")
+        return cls(
+            method,
+            found,
+            {key: value for key, value in given.items() if key in arguments},
+            {key: value for key, value in given.items() if key not in arguments},
+            float(sigma),
+        )
 
     @property
-    def faces(self) -> str | None:
-        """The option for which the run has to find other people; None if there is none, or it is given."""
-        option = get_method(self.name).faces
-        return None if option in self.options else option
+    def kind(self) -> type[PairAttribution]:
+        """The method's class."""
+        return self.method if isinstance(self.method, type) else type(self.method)
+
+    @property
+    def name(self) -> str:
+        """What the registry calls the method, or the name of its class."""
+        return self.kind.name or self.kind.__name__
+
+    def build(self, forward_func: Any) -> PairAttribution:
+        """The method on a ``forward_func``.
+
+        Raises:
+            ValueError: an instance that explains another one.
+        """
+        if isinstance(self.method, type):
+            return self.method(forward_func, **self.arguments)
+        if self.method.forward_func is not forward_func:
+            raise ValueError(
+                f"expected an instance of {self.name} on the pair that is explained, got one on another; "
+                "give the class or the name"
+            )
+        return self.method
+
+    def require_options(self, options: Mapping[str, Any]) -> None:
+        """Checks options that are given beside those of the text.
+
+        Raises:
+            ValueError: the method has no such option; the message says the nearest one.
+        """
+        for name in options:
+            require_choice(name, self.kind.options(), f"option of {self.name}")
+
+    def smoothed(self, maps: Tensor) -> Tensor:
+        """What is done to the maps of one side."""
+        return smooth(maps, self.sigma) if len(maps) else maps
+
+    @property
+    def cohort_option(self) -> str | None:
+        """The option for which a run has to find other people; None if there is none, or it is given."""
+        option = self.kind.cohort_option()
+        return None if option in {**self.options, **self.arguments} else option
 
     @property
     def raw(self) -> str:
         """What rows that differ in their smoothing alone have in common."""
-        return json.dumps([self.name, self.options], sort_keys=True)
+        if not isinstance(self.method, type):
+            return self.label
+        return json.dumps([self.name, self.arguments, self.options], sort_keys=True, default=str)
 
     def settings(self) -> dict[str, Any]:
         """Every option with its value, defaults included, and the content of files such as decoders."""
         defaults = {
             name: parameter.default
-            for name, parameter in get_method(self.name).build(print).options().items()
+            for name, parameter in self.kind.options().items()
             if name not in ("seed", "generator", "show_progress")
         }
+        given = {**self.arguments, **self.options}
         files = {
             f"{name}_sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()
-            for name, value in self.options.items()
+            for name, value in given.items()
             if isinstance(value, (str, Path)) and Path(value).is_file()
         }
-        faces = {self.faces: "other people of the list"} if self.faces else {}
-        options = {**defaults, **self.options, **files, **faces}
+        cohort = {self.cohort_option: "other people of the list"} if self.cohort_option else {}
+        options = {**defaults, **given, **files, **cohort}
         return {"method": self.name, "options": options, "smooth": self.sigma}
 
 
-class Prepared(PairAttribution):
-    """A method with its options bound, and its maps smoothed: what stands behind a row of the tables.
+def parse_methods(methods: Iterable[str | type[Attribution] | PairAttribution]) -> list[MethodSpec]:
+    """The methods that are asked for, each once, with the null baselines at the end.
 
     Args:
-        method: The method.
-        spec: Its options.
-        seed: For methods that draw, unless the options hold one.
-        faces: Other people, for methods that compare with some.
-    """
-
-    def __init__(
-        self, method: PairAttribution, spec: MethodSpec, seed: int, faces: Tensor | None = None
-    ) -> None:
-        super().__init__(method.forward_func)
-        self._faces = faces
-        seeded = {"seed": seed} if "seed" in method.options() else {}
-        self._method, self._spec, self._options = method, spec, {**seeded, **spec.options}
-
-    def attribute(self, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Maps of both images."""
-        return self.smoothed(self.raw(inputs, both=True))
-
-    def raw(self, inputs: tuple[Tensor, Tensor], *, both: bool) -> tuple[Tensor, Tensor]:
-        """Maps before smoothing, of both images or of image A alone (then the second one is empty)."""
-        method = self._method if both else first_side_alone(self._method)
-        options = self._options
-        if self._spec.faces is not None:
-            found = 0 if self._faces is None else len(self._faces)
-            if found < FEWEST_STRANGERS:
-                raise ValueError(
-                    f"expected at least {FEWEST_STRANGERS} people of this size in the list whom the model "
-                    f"tells from those of the pair, found {found}; add pairs of other people, or name faces "
-                    f"with {self._spec.name}:{self._spec.faces}=..."
-                )
-            options = {**options, self._spec.faces: self._faces}
-        with warnings.catch_warnings():
-            # They are told from the pair's people, but perhaps not from an image with patches of others.
-            warnings.filterwarnings("ignore", r"\d+ of \d+ strangers look like")
-            return method.attribute(inputs, **options)
-
-    def smoothed(self, maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """What is done to raw maps."""
-        attr_a, attr_b = (smooth(attr, self._spec.sigma) if len(attr) else attr for attr in maps)
-        return attr_a, attr_b
-
-
-def parse_methods(texts: Iterable[str]) -> list[MethodSpec]:
-    """The methods that texts ask for, each once, with the null baselines at the end.
-
-    Args:
-        texts: ``"NAME"``, ``"NAME:KEY=VALUE,..."`` or ``"all"``. Keys are options of the method's
-            ``attribute`` and ``smooth``, a standard deviation in pixels; values are numbers, true, false,
-            null or plain words.
+        methods: As for :meth:`MethodSpec.of`, or ``"all"`` for every registered one.
 
     Raises:
-        ValueError: an unknown method or option, the same method twice, or what is not KEY=VALUE.
+        TypeError, ValueError: as :meth:`MethodSpec.of`; two methods of one label.
     """
-    wanted: list[str] = []
-    for text in texts:
-        wanted += list(METHODS) if text == "all" else [text]
-    specs = [_parse(text) for text in dict.fromkeys([*wanted, *NULL_BASELINES])]
+    nulls = null_baselines()
+    wanted: list[Any] = []
+    for method in methods:
+        wanted += list(METHODS) if isinstance(method, str) and method == "all" else [method]
+    specs: dict[str, MethodSpec] = {}
+    for spec in map(MethodSpec.of, [*wanted, *nulls]):
+        known = specs.setdefault(spec.label, spec)
+        if known.kind is not spec.kind or known.raw != spec.raw:
+            raise ValueError(f"expected methods of different names, got two of the name {spec.label!r}")
     # The baselines last, wherever they were asked for; a variant of one is a row like any other.
-    return sorted(specs, key=lambda spec: spec.label in NULL_BASELINES)
+    return sorted(specs.values(), key=lambda spec: spec.label in nulls)
 
 
-def _parse(text: str) -> MethodSpec:
-    name, _, rest = text.partition(":")
-    entry = get_method(name)
-    known = [*entry.build(print).options(), "smooth"]
-    options: dict[str, Any] = {}
-    for item in filter(None, rest.split(",")):
-        key, separator, value = item.partition("=")
-        if not separator:
-            raise ValueError(f"expected NAME:KEY=VALUE,KEY=VALUE, got {text!r}")
-        require_choice(key, known, f"option of {name}")
-        try:
-            options[key] = json.loads(value)
-        except json.JSONDecodeError:
-            options[key] = value
-    sigma = options.pop("smooth", 0.0)
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 <= sigma < float("inf"):
-        raise ValueError(f"expected smooth of at least 0 pixels in {text!r}, got {sigma!r}")
-    return MethodSpec(text, name, options, float(sigma))
+def _named(name: str) -> type[PairAttribution]:
+    """A registered method, or a class by its dotted name."""
+    if "." not in name:
+        return get_method(name)
+    module_name, _, class_name = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name, None)
+    except ImportError as error:
+        raise ValueError(
+            "expected the dotted name of a class such as captum.attr.IntegratedGradients, got "
+            f"{name!r}: {error}"
+        ) from error
+    if not isinstance(found, type):
+        raise ValueError(f"expected a class {class_name!r} in the module {module_name}, found {found!r}")
+    return _as_pair_method(found, name)
+
+
+def _as_pair_method(found: type, name: str) -> type[PairAttribution]:
+    if issubclass(found, PairAttribution):
+        return found
+    if found.__module__.startswith("captum."):
+        name = f"captum.attr.{found.__name__}"
+    return captum_method(found, name)
+
+
+def _items(text: str) -> list[str]:
+    """Parts between commas, of which those inside brackets and quotes separate nothing."""
+    return [item for item in re.findall(r"(?:\[[^\]]*\]|\{[^}]*\}|\"[^\"]*\"|[^,])+", text) if item]
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import require_choice, require_positive
-from captum_face.attr._base import PairAttribution, Side
-from captum_face.engines.masks import apply_masks, masked_scores, sliding_windows
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
+from captum_face.engines.masks import apply_masks, sliding_windows
+from captum_face.engines.sides import Side, Sides
 from captum_face.maps.signed import smooth
-from captum_face.pair.passes import BatchSize, in_passes, require_batch_size
+from captum_face.pair.passes import BatchSize, in_passes
 from captum_face.pair.similarity import PairSimilarity
-from captum_face.pair.speed import accelerated, images_per_pass
 
 __all__ = ["XFace", "window_map"]
 
 
+@method("xface", family="occlusion", source="arXiv 2211.13735", passes="about 2500 forward at 112 px")
 class XFace(PairAttribution):
     r"""xFace (Knoche, Teepe, Hörmann and Rigoll, WACV workshops 2023, arXiv 2211.13735).
 
@@ -46,23 +48,20 @@ class XFace(PairAttribution):
             ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         variant: str = "cross",
         sizes: Sequence[int] | None = None,
         stride: int | None = None,
         sigma: float | None = None,
         perturbations_per_eval: BatchSize = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             variant: ``"cross"``: every occlusion of one image against every one of the other;
                 ``"single"``: against the intact other; ``"paired"``: the same square in both.
             sizes: Sides of the squares in pixels; None for 7/112, 14/112 and 28/112 of the shorter side.
@@ -70,7 +69,6 @@ class XFace(PairAttribution):
             sigma: Standard deviation of the blur in pixels; None for 2/112 of the shorter side.
             perturbations_per_eval: Occluded images in one forward pass; memory grows with it. None for
                 what suits the device, ``"auto"`` for what is measured to be cheapest.
-            show_progress: Show a progress bar over the squares.
 
         Returns:
             ``(attr_a, attr_b)`` in score per hidden pixel. Positive where hiding lowers the score.
@@ -91,33 +89,29 @@ class XFace(PairAttribution):
             raise TypeError(f"expected sizes as a list of sides in pixels, got {sizes!r}")
         if sigma is not None:
             require_positive(sigma, "sigma, in pixels,", or_zero=True)
-        with self._prepared(inputs) as images:
-            require_batch_size(perturbations_per_eval, "perturbations_per_eval")
-            shape = (images[0].shape[2], images[0].shape[3])
-            unit = min(shape) / 112
-            sizes = [max(1, round(side * unit)) for side in (7, 14, 28)] if sizes is None else list(sizes)
-            if not sizes:
-                raise ValueError("expected at least one size of squares, got none")
-            step = max(1, round(5 * unit)) if stride is None else stride
-            masks = [sliding_windows(shape, (side, side), (step, step)) for side in sizes]
-            blur = 2 * unit if sigma is None else sigma
-            if variant == "single" or not isinstance(self.forward_func, PairSimilarity):
-                scores = _from_scores(self.forward_func, masks, variant, perturbations_per_eval)
-            else:
-                both = self._sides_explained == 2
-                scores = _from_embeddings(
-                    self.forward_func, images, masks, variant, perturbations_per_eval, both
-                )
+        unit = min(sides.size) / 112
+        sizes = [max(1, round(length * unit)) for length in (7, 14, 28)] if sizes is None else list(sizes)
+        if not sizes:
+            raise ValueError("expected at least one size of squares, got none")
+        step = max(1, round(5 * unit)) if stride is None else stride
+        masks = [sliding_windows(sides.size, (length, length), (step, step)) for length in sizes]
+        blur = 2 * unit if sigma is None else sigma
+        if variant == "single":
+            scores = partial(_single, masks)
+        elif not isinstance(sides.forward_func, PairSimilarity):
+            scores = partial(_called, masks, variant)
+        else:
+            scores = partial(_embedded, masks, variant, [{}, {}])
 
-            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
-                intact, *occluded = scores(side, progress)
-                maps = [
-                    smooth(window_map(intact - part, which), blur)
-                    for part, which in zip(occluded, masks, strict=True)
-                ]
-                return torch.stack(maps).mean(0)
+        def one(side: Side) -> Tensor:
+            intact, *occluded = scores(side)
+            maps = [
+                smooth(window_map(intact - part, which), blur)
+                for part, which in zip(occluded, masks, strict=True)
+            ]
+            return torch.stack(maps).mean(0)
 
-            return self._explain_sides(images, explain, 1 + sum(map(len, masks)), show_progress)
+        return sides.explain(one, 1 + sum(map(len, masks)))
 
 
 def window_map(drops: Tensor, masks: Tensor) -> Tensor:
@@ -135,97 +129,66 @@ def window_map(drops: Tensor, masks: Tensor) -> Tensor:
     return shares.reshape(len(drops), *masks.shape[1:])
 
 
-#: From one image to its scores ``(K, 1)`` intact, and ``(K, n)`` under the squares of each size.
-_Scores = Callable[[Side, Callable[[int], object]], list[Tensor]]
+def _single(masks: list[Tensor], side: Side) -> list[Tensor]:
+    """Scores ``(K, 1)`` of the intact image, and ``(K, n)`` under the squares of each size."""
+    found = side.masked_scores(torch.cat([torch.ones_like(masks[0][:1]), *masks]))
+    return list(found.split([1, *map(len, masks)], dim=1))
 
 
-def _from_scores(
-    forward_func: Callable[..., Tensor], masks: list[Tensor], variant: str, per_eval: BatchSize
-) -> _Scores:
-    """For functions of two images; ``cross`` takes every pair of occlusions through it."""
-
-    def scores(side: Side, progress: Callable[[int], object]) -> list[Tensor]:
-        def against(partners: Tensor, which: Tensor, progress: Any = None) -> Tensor:
-            return masked_scores(
-                forward_func,
-                side.image,
-                partners,
-                which,
-                swapped=side.swapped,
-                perturbations_per_eval=per_eval,
-                progress=progress,
-            )
-
-        found = [against(side.partners, torch.ones_like(masks[0][:1]), progress)]
-        for which in masks:
-            if variant == "single":
-                found.append(against(side.partners, which, progress))
-                continue
-            rows = []
-            for partner in side.partners:
-                hidden = apply_masks(partner[None], which)
-                if variant == "cross":
-                    rows.append(against(hidden, which).mean(0))
-                else:
-                    each = zip(hidden, which, strict=True)
-                    rows.append(torch.cat([against(b[None], m[None])[0] for b, m in each]))
-            progress(len(which))
-            found.append(torch.stack(rows))
-        return found
-
-    return scores
+def _called(masks: list[Tensor], variant: str, side: Side) -> list[Tensor]:
+    """The same where both are occluded, for functions of two images: every pair of occlusions passes."""
+    found = [side.masked_scores(torch.ones_like(masks[0][:1]))]
+    for which in masks:
+        rows = []
+        for single in side.each():
+            hidden = apply_masks(single.partners, which)
+            if variant == "cross":
+                rows.append(replace(single, partners=hidden, counted=False).masked_scores(which).mean(0))
+            else:
+                each = (replace(single, partners=b[None], counted=False) for b in hidden)
+                rows.append(
+                    torch.cat([b.masked_scores(m[None])[0] for b, m in zip(each, which, strict=True)])
+                )
+        side.done(len(which))
+        found.append(torch.stack(rows))
+    return found
 
 
-def _from_embeddings(
-    pair: PairSimilarity,
-    images: tuple[Tensor, Tensor],
-    masks: list[Tensor],
-    variant: str,
-    per_eval: BatchSize,
-    both: bool,
-) -> _Scores:
-    """For embeddings: each occluded image is embedded once, when first asked for, and used for both sides.
-
-    Where not ``both`` are explained, those of the other side's images are not kept.
-    """
-    counts = [1, *map(len, masks)]
+def _embedded(
+    masks: list[Tensor], variant: str, done: list[dict[int, tuple[Tensor, ...]]], side: Side
+) -> list[Tensor]:
+    """The same for embeddings: each occluded image is embedded once, when first asked for, for both sides."""
+    pair, found = side.quick, []
     every = torch.cat([torch.ones_like(masks[0][:1]), *masks])
-    done: list[dict[int, tuple[Tensor, ...]]] = [{}, {}]
-    pair = accelerated(pair, images[0][:1])
-    size = images_per_pass(per_eval, pair, images[0][:1])
 
-    def occluded(swapped: bool, row: int, progress: Callable[[int], object]) -> tuple[Tensor, ...]:
+    def occluded(swapped: bool, row: int) -> tuple[Tensor, ...]:
         """Embeddings of an image: intact, and under the squares of each size."""
-        index = row if len(images[swapped]) > 1 else 0
+        images = side.sides.images[swapped]
+        index = row if len(images) > 1 else 0
         if index in done[swapped]:
             return done[swapped][index]
-        image, parts = images[swapped][index, None], []
-        for embedded in in_passes(lambda masks: pair.embed(apply_masks(image, masks)), every, size):
+        image, parts = images[index, None], []
+        for embedded in in_passes(
+            lambda masks: pair.embed(apply_masks(image, masks)), every, side.images_per_pass()
+        ):
             parts.append(embedded)
-            progress(len(embedded))
-        result = torch.cat(parts).split(counts)
-        if both or not swapped:
+            side.done(len(embedded))
+        result = torch.cat(parts).split([1, *map(len, masks)])
+        if swapped in side.sides.which:  # else it is not asked for again
             done[swapped][index] = result
         return result
 
-    def scores(side: Side, progress: Callable[[int], object]) -> list[Tensor]:
-        found = []
-        with torch.no_grad():
-            own = occluded(side.swapped, side.rows.start, progress)
-            for row in range(side.rows.start, side.rows.stop):
-                partner = occluded(not side.swapped, row, progress)
-                found.append([joint(a, b, side.swapped) for a, b in zip(own, partner, strict=True)])
-        return [torch.stack(parts).double() for parts in zip(*found, strict=True)]
+    own = occluded(side.swapped, side.rows.start)
+    for row in range(side.rows.start, side.rows.stop):
+        partner = occluded(not side.swapped, row)
+        found.append([_joint(side, variant, a, b) for a, b in zip(own, partner, strict=True)])
+    return [torch.stack(parts).double() for parts in zip(*found, strict=True)]
 
-    def joint(own: Tensor, partner: Tensor, swapped: bool) -> Tensor:
-        if variant == "paired":
-            return pair.score(*((partner, own) if swapped else (own, partner)))
-        # In chunks: all pairs of embeddings at once would take n^2 D values.
-        return torch.cat(
-            [
-                pair.score(*((partner[None], part) if swapped else (part, partner[None]))).mean(1)
-                for part in own[:, None].split(32)
-            ]
-        )
 
-    return scores
+def _joint(side: Side, variant: str, own: Tensor, partner: Tensor) -> Tensor:
+    """Scores ``(n,)`` of one image's occlusions, on average over those of its partner, or with its like."""
+    score = side.pair.score
+    if variant == "paired":
+        return score(*side.ordered(own, partner))
+    # In chunks: all pairs of embeddings at once would take n^2 D values.
+    return torch.cat([score(*side.ordered(part, partner[None])).mean(1) for part in own[:, None].split(32)])

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from captum.log import log_usage
 from torch import Tensor
 
-from captum_face._validation import require_threshold
-from captum_face.attr._base import PairAttribution, Side, gradients_enabled, image_gradient
+from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.attr.registry import method
+from captum_face.engines.sides import Side, Sides, gradients_enabled, image_gradient
 
 __all__ = ["XSSAB"]
 
 
+@method(
+    "xssab",
+    family="gradient",
+    source="arXiv 2304.13409",
+    passes="4 backward, 4 forward",
+    needs="gradients",
+)
 class XSSAB(PairAttribution):
     r"""Similarity score argument backpropagation (Huber et al., WACV 2024, arXiv 2304.13409).
 
@@ -30,21 +35,17 @@ class XSSAB(PairAttribution):
             differentiable.
     """
 
-    @log_usage()
+    @on_sides
     def attribute(
         self,
-        inputs: tuple[Tensor, Tensor],
+        sides: Sides,
         *,
         threshold: float | None = None,
-        show_progress: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Signed maps of both images; what the inputs and the result are stands at
-        :class:`~captum_face.PairAttribution`.
+    ) -> tuple[Tensor, ...]:
+        """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
-            inputs: ``(image_a, image_b)``.
             threshold: The threshold :math:`\\theta` in units of the score; None for the pair's own.
-            show_progress: Show a progress bar over the images.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score per unit of brightness. Positive where the channels
@@ -57,26 +58,19 @@ class XSSAB(PairAttribution):
                 be differentiated.
             ValueError: bad images or embeddings, a threshold that is not finite.
         """
-        pair = self._require_pair_similarity()
-        theta = pair.threshold if threshold is None else require_threshold(threshold)
-        with self._prepared(inputs) as images:
+        theta = sides.threshold(threshold)
 
-            def explain(side: Side, progress: Callable[[int], object]) -> Tensor:
-                with gradients_enabled():
-                    image = side.image.clone().requires_grad_()
-                    own = pair.embed(image)
-                    with torch.no_grad():
-                        partners = pair.embed_in_passes(side.partners.clone())
-                    ends = (partners, own) if side.swapped else (own, partners)
-                    contributions = pair.contributions(*ends)
-                    agree = contributions.detach() >= theta / contributions.shape[1]
-                    parts = torch.stack([contributions * agree, contributions * ~agree]).sum(-1)
-                    sizes = [
-                        image_gradient(part, image, retain_graph=True).abs().mean(1)
-                        for part in parts.flatten()
-                    ]
-                progress(1)
-                positive, negative = torch.cat(sizes).chunk(2)
-                return positive - negative
+        def one(side: Side) -> Tensor:
+            with gradients_enabled():
+                image = side.image.clone().requires_grad_()
+                contributions = side.contributions(side.pair.embed(image))
+                agree = contributions.detach() >= theta / contributions.shape[1]
+                parts = torch.stack([contributions * agree, contributions * ~agree]).sum(-1)
+                sizes = [
+                    image_gradient(part, image, retain_graph=True).abs().mean(1) for part in parts.flatten()
+                ]
+            side.done()
+            positive, negative = torch.cat(sizes).chunk(2)
+            return positive - negative
 
-            return self._explain_sides(images, explain, 1, show_progress)
+        return sides.explain(one)

@@ -18,16 +18,16 @@ from captum_face.attr.spec import MethodSpec
 from captum_face.benchmark._reading import read_ahead
 from captum_face.benchmark.measures import Metric
 from captum_face.data.pairs import FacePairs
-from captum_face.engines.cohort import People, choose_strangers
+from captum_face.engines.cohort import People, choose_cohort
 from captum_face.metrics.verification import eer
 from captum_face.pair.passes import default_batch_size
 from captum_face.pair.similarity import PairSimilarity
-from captum_face.results.explanation import versions
+from captum_face.results._saving import versions
 
 __all__ = ["Plan", "device_of", "make_plan", "own_seed"]
 
-#: Other people whom a method that compares with some is given.
-N_BYSTANDERS = 16
+#: Members of the cohort of a method that compares with other people.
+N_COHORT = 16
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Plan:
     seed: int
     scores: list[float | None]  #: of the pairs; None where an image cannot be read
     accepted: list[bool]
-    strangers: list[str | None]  #: whose pixels stand in for hidden ones, by pair
-    bystanders: dict[str, list[str]]  #: whom methods may compare a probe with, by probe
+    members: list[str | None]  #: of the cohort, whose pixels stand in for hidden ones, by pair
+    cohorts: dict[str, list[str]]  #: whom methods may compare a probe with, by probe
     problems: dict[int, str]  #: why a pair cannot be explained at all
     examples: list[int]  #: pairs whose maps the report shows
 
@@ -126,12 +126,12 @@ def make_plan(
                 "from impostor pairs; give a threshold"
             )
     people = People(names for names, genuine in zip(pairs.names, same, strict=True) if genuine)
-    strangers: list[str | None] = [None] * len(pairs)
+    members: list[str | None] = [None] * len(pairs)
     for index in readable:
         names = pairs.names[index]
-        strangers[index] = next(
+        members[index] = next(
             iter(
-                choose_strangers(
+                choose_cohort(
                     pair,
                     names,
                     _of_size(names[0], embeddings),
@@ -143,34 +143,34 @@ def make_plan(
             ),
             None,
         )
-    if not any(strangers) and any(metric.needs_stranger for metric in metrics):
+    if not any(members) and any(metric.needs_other for metric in metrics):
         first = " and ".join(pairs.names[next(iter(readable))])
         raise ValueError(
             f"expected an image of another person than {first} among those of their size in the pair list, "
             "scored below the threshold with both, found none, and for no other pair either; add pairs of "
             "other people"
         )
-    bystanders: dict[str, list[str]] = {}
-    if any(spec.faces for spec in specs):
+    cohorts: dict[str, list[str]] = {}
+    if any(spec.cohort_option for spec in specs):
         by_probe: dict[str, list[int]] = {}
         for index in readable:
             by_probe.setdefault(pairs.names[index][0], []).append(index)
         for probe, own in by_probe.items():
             group = dict.fromkeys(name for index in own for name in pairs.names[index])
-            bystanders[probe] = choose_strangers(
+            cohorts[probe] = choose_cohort(
                 pair,
                 [*group],
                 _of_size(probe, embeddings),
                 people,
-                n=N_BYSTANDERS,
+                n=N_COHORT,
                 threshold=threshold,
                 seed=own_seed(seed, probe, "bystanders"),
-                without={name for index in own if (name := strangers[index])},
+                without={name for index in own if (name := members[index])},
             )
     accepted = [score is not None and score >= threshold for score in scores]
     shown = _choose_examples(list(readable), same, accepted, examples)
     return Plan(
-        pair, pairs, specs, metrics, threshold, seed, scores, accepted, strangers, bystanders, problems, shown
+        pair, pairs, specs, metrics, threshold, seed, scores, accepted, members, cohorts, problems, shown
     )
 
 

@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_face.attr.spec import NULL_BASELINES
+from captum_face.attr.registry import null_baselines
 from captum_face.benchmark._tables import FEWEST, Row, beside_published
 from captum_face.benchmark.measures import PROTOCOLS, Metric
 from captum_face.data.pairs import FacePairs
@@ -174,7 +174,7 @@ def _table(
     body = []
     for method in dict.fromkeys(method for method, _ in cells):
         columns = "".join(_cell(cells.get((method, metric.name)), best.get(metric.name)) for metric in shown)
-        style = " class='null'" if method in NULL_BASELINES else ""
+        style = " class='null'" if method in null_baselines() else ""
         time = f"{seconds[method]:.2g}" if method in seconds else ""
         body.append(f"<tr{style}><td>{html.escape(method)}</td>{columns}<td>{time}</td></tr>")
     return (
@@ -189,7 +189,7 @@ def _cell(row: Row | None, best: float | None) -> str:
     if not row.n_pairs:
         return f"<td class='no'>{row.n_failed} failed</td>"
     mark = ""
-    if row.method not in NULL_BASELINES and row.decided:
+    if row.method not in null_baselines() and row.decided:
         mark = " <span class='yes'>✓</span>" if row.beats_null else " <span class='no'>✗</span>"
     failed = f"<br><span class='no'>{row.n_failed} failed</span>" if row.n_failed else ""
     style = " class='best'" if row.mean == best else ""
@@ -236,7 +236,7 @@ def _curve_figure(curves: Sequence[Mapping[str, Any]], metric: Metric) -> str:
     methods = list(dict.fromkeys(row["method"] for row in chosen))
     for place, method in enumerate(methods):
         points = [row for row in chosen if row["method"] == method]
-        null = method in NULL_BASELINES
+        null = method in null_baselines()
         axes.plot(
             [row["fraction"] for row in points],
             [row[kind] for row in points],

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from captum_face.attr.spec import NULL_BASELINES
+from captum_face.attr.registry import null_baselines
 from captum_face.benchmark.measures import Metric
 from captum_face.benchmark.published import PUBLISHED, Published
 
@@ -45,7 +45,7 @@ class Row:
     @property
     def decided(self) -> bool:
         """Whether there are enough pairs to tell it from the null baselines."""
-        return set(self.gains) == set(NULL_BASELINES) and not any(
+        return set(self.gains) == set(null_baselines()) and not any(
             math.isnan(low) for _, low, _ in self.gains.values()
         )
 
@@ -106,7 +106,7 @@ def metric_rows(
                         *_summary(list(own.values()), seed),
                         {
                             null: _gain(own, by_method[null], metric.better, seed)
-                            for null in NULL_BASELINES
+                            for null in null_baselines()
                             if by_method[null].keys() & own.keys()
                         },
                     )
@@ -235,7 +235,7 @@ def flat(row: Row, threshold: float, seed: int) -> dict[str, Any]:
     protocol = {key: row.metric.protocol.get(key, "") for key in _PROTOCOL}
     gains = {
         f"better_than_{null}{end}": row.gains[null][place] if null in row.gains else math.nan
-        for null in NULL_BASELINES
+        for null in null_baselines()
         for place, end in enumerate(("", "_low", "_high"))
     }
     return {

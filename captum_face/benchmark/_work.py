@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_face.attr.spec import MethodSpec, Prepared
+from captum_face.attr.spec import MethodSpec
 from captum_face.benchmark._distribution import gathered, gathered_by_first
 from captum_face.benchmark._plan import Plan, device_of, own_seed
+from captum_face.benchmark._prepared import Prepared
 from captum_face.benchmark._reading import read_ahead
 from captum_face.benchmark._records import Recorder, merged, read_records
 from captum_face.benchmark.measures import Case, Maps, Scene
@@ -74,41 +75,41 @@ def _groups(plan: Plan, done: set[tuple[int, str]]) -> Iterator[_Group]:
 def _scenes(plan: Plan, group: _Group) -> dict[int, Scene | str]:
     """All pairs of a group, or why there is none."""
     scenes: dict[int, Scene | str] = {}
-    faces = [plan.pairs.image(name) for name in plan.bystanders.get(group.probe, ())]
-    bystanders = torch.stack(faces).to(device_of(plan.pair)) if faces else None
+    faces = [plan.pairs.image(name) for name in plan.cohorts.get(group.probe, ())]
+    cohort = torch.stack(faces).to(device_of(plan.pair)) if faces else None
     for index in group.pairs:
         try:
-            scenes[index] = plan.problems.get(index) or _scene(plan, index, bystanders)
+            scenes[index] = plan.problems.get(index) or _scene(plan, index, cohort)
         except (OSError, ValueError) as error:
             scenes[index] = str(error)
     return scenes
 
 
-def _scene(plan: Plan, index: int, bystanders: Tensor | None) -> Scene:
+def _scene(plan: Plan, index: int, cohort: Tensor | None) -> Scene:
     face, device = plan.pairs[index], device_of(plan.pair)
-    truth, stranger = plan.pairs.truth(index), plan.strangers[index]
+    truth, other = plan.pairs.truth(index), plan.members[index]
     return Scene(
         pair=plan.pair,
         inputs=(face.image_a[None].to(device), face.image_b[None].to(device)),
         same=bool(face.same),
         threshold=plan.threshold,
-        other=None if stranger is None else plan.pairs.image(stranger)[None].to(device),
+        other=None if other is None else plan.pairs.image(other)[None].to(device),
         truth=None if truth is None else (truth[0][None], truth[1][None]),
         seed=own_seed(plan.seed, *plan.pairs.names[index]),
         needs_both=truth is not None or index in plan.examples,
-        bystanders=bystanders,
+        cohort=cohort,
     )
 
 
 def _explain_group(plan: Plan, group: _Group, scenes: dict[int, Scene | str]) -> Iterator[dict[str, Any]]:
     """What each method does on each pair, by every metric; a failure is a result too."""
     explainers: dict[str, _Explainer] = {}
-    faces = next((scene.bystanders for scene in scenes.values() if isinstance(scene, Scene)), None)
+    cohort = next((scene.cohort for scene in scenes.values() if isinstance(scene, Scene)), None)
     for spec in plan.specs:
         # Rows that differ in their smoothing alone share the maps before it.
         if spec.raw not in explainers:
             explainers[spec.raw] = _Explainer(
-                spec.build(plan.pair, own_seed(plan.seed, group.probe), faces), list(scenes.values())
+                Prepared(spec, plan.pair, own_seed(plan.seed, group.probe), cohort), list(scenes.values())
             )
         for index, specs in group.todo.items():
             if spec in specs:
@@ -174,11 +175,11 @@ def _record(
         same, known = bool(plan.pairs.same[index]), plan.pairs.truth(index) is not None
         record["errors"] = {metric.name: scene for metric in plan.metrics if metric.applies(same, known)}
         return record
-    method = spec.build(plan.pair, own_seed(plan.seed, probe), scene.bystanders)
+    method = Prepared(spec, plan.pair, own_seed(plan.seed, probe), scene.cohort)
     case = Case(scene, lambda inputs: method.smoothed(explainer(inputs)), method)
-    # A blob that speaks for a match would be worse than noise wherever evidence against one is asked for, and
-    # easy to beat: a map of the face's place alone would pass for an explanation.
-    against = case.negated() if spec.name == "center" else case
+    # A null baseline that argues for a match would be worse than noise wherever evidence against one is asked
+    # for, and easy to outperform: a map of the face's place alone would pass for an explanation.
+    against = case.negated() if spec.kind.argues == "for" else case
     for metric in plan.metrics:
         try:
             applies = metric.applies(scene.same, scene.truth is not None)

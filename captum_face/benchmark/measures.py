@@ -39,7 +39,7 @@ class Scene:
     truth: Maps | None  #: masks ``(1, H, W)`` of what is known to differ, or None
     seed: int  #: of everything random about this pair
     needs_both: bool  #: whether image B is explained too, where something is known to differ and for reports
-    bystanders: Tensor | None = None  #: ``(M, C, H, W)``, other people, for methods that compare with some
+    cohort: Tensor | None = None  #: ``(M, C, H, W)``, other people, for methods that compare with some
 
     @cached_property
     def quick(self) -> PairSimilarity:
@@ -149,7 +149,7 @@ class Metric:
         return self.protocol.get("order") == "dissimilar"
 
     @property
-    def needs_stranger(self) -> bool:
+    def needs_other(self) -> bool:
         """Whether pixels of another person stand in for hidden ones or are pasted in."""
         pasted = "n_patches" in self.protocol
         return self.protocol.get("fill") == "swap" and (pasted or not self.dissimilar)
@@ -171,7 +171,7 @@ def _curve(
 ) -> Metric:
     """A metric that is the area under a perturbation curve of image A."""
     protocol = {"perturb": "a", "mode": "deletion", "n_steps": 10, **protocol}
-    needs_stranger = protocol["fill"] == "swap" and protocol["order"] != "dissimilar"
+    needs_other = protocol["fill"] == "swap" and protocol["order"] != "dissimilar"
 
     def measure(case: Case) -> Measured:
         scene = case.scene
@@ -179,7 +179,7 @@ def _curve(
             scene.quick,
             scene.inputs,
             (case.maps[0], None),
-            others=scene.stranger if needs_stranger else None,
+            others=scene.stranger if needs_other else None,
             seed=scene.seed,
             embedded=scene.embedded,
             patch_size=scene.patch_size if patches else 1,

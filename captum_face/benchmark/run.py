@@ -212,7 +212,7 @@ def _write_tables(
             "same": int(same[index]),
             "score": float("nan") if (score := plan.scores[index]) is None else score,
             "accepted": int(plan.accepted[index]),
-            "stranger": plan.strangers[index] or "",
+            "cohort": plan.members[index] or "",
         }
         for index, (image_a, image_b) in enumerate(plan.pairs.names)
     ]

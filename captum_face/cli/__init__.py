@@ -15,7 +15,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from captum_face._validation import require_choice
-from captum_face.attr import METHODS, Method, get_method
+from captum_face.attr import METHODS, get_method
 from captum_face.benchmark import benchmark as run_benchmark
 from captum_face.benchmark._distribution import distributed
 from captum_face.data import FacePairs, read_bin, read_pairs, synthetic, synthetic_pairs
@@ -553,7 +553,7 @@ def _writable(folder: Path) -> None:
         pass
 
 
-def _options_by_method(methods: list[Method], options: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def _options_by_method(methods: list, options: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Each method's share of ``KEY=VALUE`` texts; a key that no chosen method knows is an error."""
     given: dict[str, Any] = {}
     for option in options:

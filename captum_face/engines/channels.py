@@ -82,10 +82,10 @@ def gradient_channel_maps_chunked(
         raise ValueError(f"expected one image (1, C, H, W), got {tuple(image.shape)}")
     pair = accelerated(pair, image)
     limit = images_per_pass(internal_batch_size, pair, image, backward=True)
-    # Methods are called under no_grad (NoiseTunnel) and inference_mode; both end here.
-    with torch.inference_mode(False), torch.no_grad():
-        layout, dimensions = _probed(pair, image.detach())
-    wanted = torch.arange(dimensions) if channels is None else channels.cpu()
+    if channels is None:
+        with torch.no_grad():
+            channels = torch.arange(pair.embed(image.detach()).shape[1])
+    wanted = channels.cpu()
     # Equal chunks: at most one replica is idle in each pass.
     passes = -(-len(wanted) // limit)
     size = -(-len(wanted) // passes)
@@ -95,10 +95,7 @@ def gradient_channel_maps_chunked(
         part = slice(start, min(start + size, len(wanted)))
         try:
             if graph is None:
-                with torch.inference_mode(False), torch.enable_grad():
-                    replicas = image.detach().expand(size, -1, -1, -1)
-                    replicas = replicas.clone(memory_format=layout).requires_grad_()
-                    graph = replicas, transform(differentiable_embeddings(pair, replicas))
+                graph = _replicated(pair, image, size, transform)
             gradients = _channel_gradients(*graph, wanted[part], retain_graph=part.stop < len(wanted))
         except (RuntimeError, MemoryError) as error:
             if size == 1 or not is_out_of_memory(error):
@@ -210,16 +207,22 @@ def weighted_channel_maps(
     return total
 
 
-def _probed(pair: PairSimilarity, image: Tensor) -> tuple[torch.memory_format, int]:
-    """The memory layout in which the model is differentiated, and the length of its embedding.
+def _replicated(
+    pair: PairSimilarity, image: Tensor, size: int, transform: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Replicas of an image, and their transformed embeddings as a function of them.
 
     A CPU goes backward through convolutions faster where channels lie next to each other. The values
     are the same, but a network that flattens its features by ``.view`` cannot take that layout.
     """
-    layout = torch.channels_last if image.device.type == "cpu" else torch.contiguous_format
-    try:
-        return layout, pair.embed(image.contiguous(memory_format=layout)).shape[1]
-    except RuntimeError as error:
-        if layout is torch.contiguous_format or "view" not in str(error):
-            raise
-    return torch.contiguous_format, pair.embed(image.contiguous()).shape[1]
+    layouts = [torch.channels_last] if image.device.type == "cpu" else []
+    for layout in (*layouts, torch.contiguous_format):
+        # Methods are called under no_grad (NoiseTunnel) and inference_mode; both end here.
+        with torch.inference_mode(False), torch.enable_grad():
+            replicas = image.detach().expand(size, -1, -1, -1).clone(memory_format=layout).requires_grad_()
+            try:
+                return replicas, transform(differentiable_embeddings(pair, replicas))
+            except RuntimeError as error:
+                if layout is torch.contiguous_format or "view" not in str(error):
+                    raise
+    raise AssertionError("the last layout returns or raises")

@@ -346,23 +346,24 @@ def mask_scorer(
     *,
     swapped: bool = False,
     baseline: float | Tensor = 0,
+    partner_embeddings: Tensor | None = None,
     perturbations_per_eval: BatchSize = None,
     progress: Callable[[int], object] | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """:func:`masked_scores` as a function of the masks, for methods that ask for more of them as they go.
 
-    The partners are embedded here, once.
+    The partners are embedded here, once, unless ``partner_embeddings`` ``(K, D)`` are known.
     """
     require_batch_size(perturbations_per_eval, "perturbations_per_eval")
     if isinstance(forward_func, PairSimilarity):
         forward_func = accelerated(forward_func, image)
         size = images_per_pass(perturbations_per_eval, forward_func, image)
     else:
-        # Nothing to measure that would stay: a function of someone else's has its own partner each time.
+        # Nothing to measure that would stay: any other callable has its own partner each time.
         given = perturbations_per_eval
         size = given if isinstance(given, int) else default_batch_size(image.device)
     with torch.no_grad():
-        score_batch = _partner_scorer(forward_func, partners, swapped, size)
+        score_batch = _partner_scorer(forward_func, partners, partner_embeddings, swapped, size)
 
     def score(masks: Tensor) -> Tensor:
         def score_masked(rows: Tensor) -> Tensor:
@@ -383,11 +384,16 @@ def mask_scorer(
 
 
 def _partner_scorer(
-    forward_func: Callable[[Tensor, Tensor], Tensor], partners: Tensor, swapped: bool, size: int
+    forward_func: Callable[[Tensor, Tensor], Tensor],
+    partners: Tensor,
+    known: Tensor | None,
+    swapped: bool,
+    size: int,
 ) -> Callable[[Tensor], Tensor]:
     """A function from masked images ``(m, C, H, W)`` to their scores ``(K, m)`` against all partners."""
     if isinstance(forward_func, PairSimilarity):
-        pair, intact = forward_func, forward_func.embed_in_passes(partners, size)[:, None]
+        pair = forward_func
+        intact = (pair.embed_in_passes(partners, size) if known is None else known)[:, None]
 
         def score_embedded(masked: Tensor) -> Tensor:
             embeddings = pair.embed(masked)[None]
@@ -399,7 +405,7 @@ def _partner_scorer(
     def score_called(masked: Tensor) -> Tensor:
         rows = []
         for partner in partners:
-            # A callable of someone else's need not broadcast.
+            # Any other callable need not broadcast.
             sides = (masked, partner.expand_as(masked))
             answer = forward_func(*(reversed(sides) if swapped else sides))
             rows.append(require_scores(answer, len(masked), masked))

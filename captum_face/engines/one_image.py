@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from captum_face._validation import not_differentiable, require_scores
-from captum_face.attr._base import Side, gradients_enabled
-from captum_face.pair.passes import BatchSize
-from captum_face.pair.scores import Cosine, unit
+from captum_face.engines.sides import Side, gradients_enabled
 from captum_face.pair.similarity import AgainstReference, PairSimilarity
 
-__all__ = ["NormalisedBy", "require_differentiable", "scores_of_one_image"]
+__all__ = ["NormalisedBy", "require_differentiable", "score_of_one_image"]
 
 
 def _differentiable(embeddings: Tensor, images: Tensor) -> Tensor:
@@ -36,53 +35,67 @@ class _OneImage(AgainstReference):
         super().__init__(pair, reference)
         self.swapped = swapped
 
+    def ordered(self, own: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """A score need not be symmetric."""
+        return (reference, own) if self.swapped else (own, reference)
+
     def forward(self, images: Tensor) -> Tensor:
         own = _differentiable(self.pair.embed(images), images)
-        # A score of someone else's need not be symmetric.
-        return self.pair.score(*((self.reference, own) if self.swapped else (own, self.reference)))
+        return self.pair.score(*self.ordered(own, self.reference))
 
 
 class NormalisedBy(nn.Module):
-    """The score against a reference, whose cosine normalises the image's embedding in a way of its own.
+    """The score against a reference, with a way of its own to normalise the image's embedding.
+
+    Scores that do not normalise (:attr:`Score.normalises <captum_face.pair.scores.Score.normalises>`) stay as
+    they are.
 
     Args:
-        against: From :meth:`~captum_face.PairSimilarity.against`.
-        rule: From embeddings ``(N, D)`` to the same scaled to length 1. Other scores do not normalise.
+        against: From :func:`score_of_one_image` with a :class:`~captum_face.PairSimilarity`.
+        rule: From embeddings ``(N, D)`` to the same scaled to length 1.
     """
 
-    def __init__(self, against: AgainstReference, rule: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, against: Callable[[Tensor], Tensor], rule: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        assert isinstance(against, _OneImage)
         self.against = against
         self.rule = rule
+        self.applies = self._applies()
+
+    def _applies(self) -> bool:
+        score, reference = self.against.pair.score, self.against.reference
+        if not score.normalises:
+            return False
+        expected = score.contributions(reference, reference)
+        ends = score.normalise(reference), score.normalise(reference)
+        if torch.allclose(score.compare(*ends), expected, rtol=1e-4, atol=1e-6):
+            return True
+        warnings.warn(
+            f"the score {score.name!r} normalises, but its contributions() are not compare() of normalised "
+            "embeddings: it is differentiated as it is, with the length of the embedding; define compare() "
+            "instead of contributions()",
+            UserWarning,
+            stacklevel=2,
+        )
+        return False
 
     def forward(self, images: Tensor) -> Tensor:
-        pair = self.against.pair
-        if type(pair.score) is not Cosine:
+        if not self.applies:
             return self.against(images)
+        pair = self.against.pair
         own = self.rule(_differentiable(pair.embed(images), images))
-        return (own * unit(self.against.reference)).sum(-1)
+        reference = pair.score.normalise(self.against.reference)
+        return pair.score.compare(*self.against.ordered(own, reference)).sum(-1)
 
 
-def scores_of_one_image(
-    forward_func: Callable[..., Tensor], side: Side, size: BatchSize = None
-) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
-    """Each partner ``(1, C, H, W)`` of an image, and the score against it as a function of the image.
+def score_of_one_image(side: Side) -> Callable[[Tensor], Tensor]:
+    """The score of images in place of a side's own, against its single partner (:meth:`Side.each`)."""
+    if isinstance(side.forward_func, PairSimilarity):
+        return _OneImage(side.pair, side.partner_embeddings, side.swapped)
 
-    ``size`` partners are embedded in one pass.
-    """
-    partners = side.partners.clone()
-    if isinstance(forward_func, PairSimilarity):
-        with torch.no_grad():
-            embeddings = forward_func.embed_in_passes(partners, size)
-        for partner, embedding in zip(partners, embeddings, strict=True):
-            yield partner[None], _OneImage(forward_func, embedding[None], side.swapped)
-        return
-    for partner in partners:
+    def score(images: Tensor) -> Tensor:
+        # Any other callable need not broadcast.
+        answer = side.forward_func(*side.ordered(images, side.partners.expand_as(images)))
+        return require_scores(answer, len(images), images)
 
-        def score(images: Tensor, partner: Tensor = partner) -> Tensor:
-            # A callable of someone else's need not broadcast.
-            ends = (images, partner.expand_as(images))
-            answer = forward_func(*(reversed(ends) if side.swapped else ends))
-            return require_scores(answer, len(images), images)
-
-        yield partner[None], score
+    return score

@@ -19,7 +19,7 @@ from captum_face.lrp._checking import first_departure, first_difference
 from captum_face.lrp.canonizers import canonize
 from captum_face.lrp.composites import resolve_composite
 from captum_face.pair.passes import default_batch_size
-from captum_face.pair.similarity import PairSimilarity, in_float32
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["Propagation", "relevance_maps_chunked"]
 
@@ -55,7 +55,7 @@ class Propagation:
         unknown_layers: str = "raise",
         biases: bool = False,
     ) -> None:
-        self.pair = pair = in_float32(pair)  # in which the rules work
+        self.pair = pair = pair.in_float32()  # in which the rules work
         self.linear: bool | None = None  # not known yet
         with torch.inference_mode(False), torch.no_grad():
             # Clones, as tensors of inference mode cannot take part in a backward pass.

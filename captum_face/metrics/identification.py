@@ -12,10 +12,10 @@ from tqdm.auto import tqdm
 
 from captum_face._validation import require_choice, require_images, require_positive_int
 from captum_face.metrics.perturbation import _MODES, _ORDERS, _evidence, _fills, _first, _ranks
+from captum_face.pair.embedding import embed_gallery, gallery_scores, require_embeddings
 from captum_face.pair.passes import BatchSize, in_passes, require_batch_size
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
-from captum_face.results.gallery import embed_gallery, gallery_scores, require_embeddings
 
 __all__ = ["IdentificationCurve", "identification_curve"]
 
@@ -83,7 +83,7 @@ def identification_curve(
         identities: Who each gallery image shows, K values such as names or numbers, where people have
             several: then rank 1 is kept as long as some image of that person leads, and the runner-up is
             the best image of another. None: each image is somebody else.
-        gallery_embeddings: ``(K, D)`` from :func:`~captum_face.results.gallery.embed_gallery`, where they are
+        gallery_embeddings: ``(K, D)`` from :func:`~captum_face.pair.embedding.embed_gallery`, where they are
             known.
         mode: ``"deletion"`` or ``"insertion"``.
         order: ``"similar"``, ``"dissimilar"`` or ``"irrelevant"``: see :func:`perturbation_curve`.

@@ -25,8 +25,7 @@ from captum_face._validation import (
     require_threshold,
 )
 from captum_face.maps.signed import pixel_map, smooth
-from captum_face.pair.embedding import digest
-from captum_face.pair.passes import BatchSize, in_passes, require_batch_size
+from captum_face.pair.passes import BatchSize, digest, in_passes, require_batch_size
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 

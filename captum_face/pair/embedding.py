@@ -1,8 +1,7 @@
-"""Scores of many pairs, each different image embedded once."""
+"""Many images embedded: galleries, and the pairs of a list, each different image once."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Any
@@ -12,10 +11,81 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_face._validation import require_positive_int
-from captum_face.pair.passes import default_batch_size
+from captum_face.pair.passes import BatchSize, default_batch_size, digest, in_passes, require_batch_size
 from captum_face.pair.similarity import PairSimilarity
+from captum_face.pair.speed import accelerated, images_per_pass
 
-__all__ = ["digest", "scored"]
+__all__ = ["embed_gallery", "gallery_scores", "require_embeddings", "scored"]
+
+_CHUNK = 2**24
+"""Values in one product of embeddings, 64 MB: all probes against all of a large gallery would not fit."""
+
+
+def embed_gallery(
+    pair: PairSimilarity, gallery: Tensor, *, batch_size: BatchSize = None, show_progress: bool = False
+) -> Tensor:
+    """Embeddings ``(K, D)`` of a gallery ``(K, C, H, W)``, some images at a time and without gradients.
+
+    Args:
+        pair: The model.
+        gallery: ``(K, C, H, W)`` in [0, 1].
+        batch_size: Images in one forward pass; None for what suits the device, ``"auto"`` for what is
+            measured to be cheapest.
+        show_progress: Show a progress bar over the images.
+
+    Cost: K forward passes, and two more on a CPU: see :mod:`captum_face.pair.speed`.
+
+    Raises:
+        TypeError, ValueError: as :meth:`PairSimilarity.embed <captum_face.PairSimilarity.embed>`; a batch
+            size below 1.
+    """
+    require_batch_size(batch_size, "batch_size")
+    parts: list[Tensor] = []
+    with (
+        pair.frozen(),
+        torch.inference_mode(False),
+        torch.no_grad(),
+        tqdm(total=len(gallery), desc="gallery", disable=not show_progress) as bar,
+    ):
+        quick = accelerated(pair, gallery[:1])
+        for part in in_passes(quick.embed, gallery, images_per_pass(batch_size, quick, gallery[:1])):
+            parts.append(part)
+            bar.update(len(part))
+    return torch.cat(parts)
+
+
+def gallery_scores(pair: PairSimilarity, probes: Tensor, gallery: Tensor) -> Tensor:
+    """Scores ``(P, K)`` of probes' embeddings ``(P, D)`` against a gallery's ``(K, D)``.
+
+    Cost: no pass through the model.
+    """
+    size = max(1, _CHUNK // max(1, probes.numel()))
+    return torch.cat(
+        [pair.contributions(probes[:, None], part[None]).sum(-1) for part in gallery.split(size)], dim=1
+    )
+
+
+def require_embeddings(embeddings: object, n: int, dimensions: int | None = None) -> Tensor:
+    """Returns a gallery's embeddings if they are a tensor ``(n, D)``.
+
+    Args:
+        embeddings: What a caller gave.
+        n: Images in the gallery.
+        dimensions: D of the model, where it is known.
+
+    Raises:
+        TypeError: no tensor of floats.
+        ValueError: of another shape.
+    """
+    if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
+        came = str(embeddings.dtype) if isinstance(embeddings, Tensor) else type(embeddings).__name__
+        raise TypeError(f"expected gallery_embeddings as a torch.Tensor of floats ({n}, D), got {came}")
+    if embeddings.ndim != 2 or len(embeddings) != n or dimensions not in (None, embeddings.shape[1]):
+        raise ValueError(
+            f"expected gallery_embeddings ({n}, {dimensions or 'D'}), this model's of each image of the "
+            f"gallery, got {tuple(embeddings.shape)}"
+        )
+    return embeddings
 
 
 def scored(
@@ -95,12 +165,6 @@ def _entries(pairs: Any) -> Iterator[tuple[list[tuple[Hashable, Callable[[], Ten
                 f"got another at index {index}"
             )
         yield [(digest(image), partial(torch.clone, image)) for image in entry[:2]], entry[2]
-
-
-def digest(image: Tensor) -> Hashable:
-    """Equal for equal images ``(C, H, W)``."""
-    data = image.detach().cpu().contiguous().view(torch.uint8).numpy()
-    return tuple(image.shape), image.dtype, hashlib.sha256(data.tobytes()).digest()
 
 
 def _stacked(images: list[Tensor]) -> Tensor:

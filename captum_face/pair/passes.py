@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Literal
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor
 from captum_face._validation import require_positive_int
 
 __all__ = [
+    "BATCH_OPTIONS",
     "BatchSize",
     "cheapest_batch_size",
     "default_batch_size",
+    "digest",
     "in_passes",
     "is_out_of_memory",
     "require_batch_size",
@@ -22,6 +25,12 @@ __all__ = [
 
 #: What a caller may say about the images in one pass: a number, a measurement, or nothing.
 BatchSize = int | Literal["auto"] | None
+
+#: What methods call the images in one pass, after Captum, and what each counts.
+BATCH_OPTIONS = {
+    "internal_batch_size": "images that go forward and backward",
+    "perturbations_per_eval": "perturbed images that go forward",
+}
 
 
 def default_batch_size(device: torch.device, precision: str = "float32") -> int:
@@ -117,3 +126,9 @@ def in_passes(work: Callable[[Tensor], Tensor], items: Tensor, size: int) -> Ite
             continue
         yield result
         start += len(chunk)
+
+
+def digest(image: Tensor) -> Hashable:
+    """Equal for equal images ``(C, H, W)``."""
+    data = image.detach().cpu().contiguous().view(torch.uint8).numpy()
+    return tuple(image.shape), image.dtype, hashlib.sha256(data.tobytes()).digest()

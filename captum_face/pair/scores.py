@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_face._validation import require_choice
+from captum_face._plugins import Registry
 
 __all__ = ["SCORES", "Cosine", "Dot", "NegativeSquaredEuclidean", "Score", "resolve_score", "unit"]
 
@@ -34,14 +34,16 @@ def unit(embeddings: Tensor) -> Tensor:
 
 
 class Score:
-    """Base of all scores: one of your own defines :meth:`contributions`, and that is all.
+    """Base of all scores: one of your own defines :meth:`compare`, and that is all.
+
+    A score that compares embeddings of length 1 also defines :meth:`normalise`.
 
     Example::
 
         >>> import torch
         >>> class Weighted(Score):
         ...     name = "weighted"
-        ...     def contributions(self, emb_a, emb_b):
+        ...     def compare(self, emb_a, emb_b):
         ...         return torch.linspace(0, 1, emb_a.shape[-1]) * emb_a * emb_b
         >>> Weighted()(torch.ones(1, 3), torch.ones(1, 3))
         tensor([1.5000])
@@ -51,6 +53,27 @@ class Score:
     name: str = "score"
     #: Lowest and highest value the score can take.
     limits: tuple[float, float] = (-float("inf"), float("inf"))
+
+    @property
+    def normalises(self) -> bool:
+        """Whether the length of an embedding does not matter."""
+        return type(self).normalise is not Score.normalise
+
+    def normalise(self, embeddings: Tensor) -> Tensor:
+        """What is compared of embeddings ``(..., D)``: they themselves, or for many scores :func:`unit`."""
+        return embeddings
+
+    def compare(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        """Each channel's share of the score, of normalised embeddings.
+
+        Args:
+            emb_a: ``(..., D)`` from :meth:`normalise`.
+            emb_b: The same for the other image; leading dimensions broadcast.
+
+        Returns:
+            ``(..., D)``; the sum over the last dimension is the score.
+        """
+        raise TypeError(f"{type(self).__name__} must define compare(emb_a, emb_b)")
 
     def contributions(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
         """Each channel's share of the score.
@@ -62,7 +85,7 @@ class Score:
         Returns:
             ``(..., D)``; the sum over the last dimension is the score.
         """
-        raise TypeError(f"{type(self).__name__} must define contributions(emb_a, emb_b)")
+        return self.compare(self.normalise(emb_a), self.normalise(emb_b))
 
     def __call__(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
         """The score, ``(...)``: higher means more alike."""
@@ -82,8 +105,11 @@ class Cosine(Score):
     name = "cosine"
     limits = (-1.0, 1.0)
 
-    def contributions(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
-        return unit(emb_a) * unit(emb_b)
+    def normalise(self, embeddings: Tensor) -> Tensor:
+        return unit(embeddings)
+
+    def compare(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        return emb_a * emb_b
 
 
 class Dot(Score):
@@ -91,7 +117,7 @@ class Dot(Score):
 
     name = "dot"
 
-    def contributions(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+    def compare(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
         return emb_a * emb_b
 
 
@@ -101,12 +127,22 @@ class NegativeSquaredEuclidean(Score):
     name = "euclidean"
     limits = (-float("inf"), 0.0)
 
-    def contributions(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+    def compare(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
         return -(emb_a - emb_b).square()
 
 
-#: The scores that ``PairSimilarity(score=...)`` knows by name.
-SCORES: dict[str, type[Score]] = {score.name: score for score in (Cosine, Dot, NegativeSquaredEuclidean)}
+def _require_score(name: str, entry: object) -> None:
+    if not (isinstance(entry, type) and issubclass(entry, Score)):
+        raise TypeError(f"expected a subclass of captum_face.pair.scores.Score, got {entry!r}")
+    if entry.name != name:
+        raise ValueError(f"expected {entry.__name__}.name to be {name!r}, got {entry.name!r}")
+
+
+#: The scores that ``PairSimilarity(score=...)`` and ``--score`` know by name; those of installed plug-ins
+#: (entry-point group ``captum_face.scores``) come last.
+SCORES: Registry[type[Score]] = Registry("score", "captum_face.scores", _require_score)
+for _score in (Cosine, Dot, NegativeSquaredEuclidean):
+    SCORES.register(_score.name, _score)
 
 
 def resolve_score(score: str | Score) -> Score:
@@ -120,4 +156,4 @@ def resolve_score(score: str | Score) -> Score:
         return score
     if isinstance(score, type) and issubclass(score, Score):
         raise TypeError(f"expected a score object, got the class {score.__name__}; write {score.__name__}()")
-    return SCORES[require_choice(score, SCORES, "score")]()
+    return SCORES.find(score)()

@@ -18,13 +18,14 @@ from captum_face._validation import (
     require_images,
     require_pair,
     require_positive_int,
+    require_scores,
     require_threshold,
 )
 from captum_face.pair.passes import BatchSize, default_batch_size, in_passes
 from captum_face.pair.preprocessing import resolve_preprocess
 from captum_face.pair.scores import Score, resolve_score
 
-__all__ = ["AgainstReference", "PairSimilarity", "frozen"]
+__all__ = ["AgainstReference", "PairSimilarity", "frozen", "score_pairs"]
 
 #: What ``PairSimilarity(precision=...)`` knows.
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -310,6 +311,21 @@ class PairSimilarity(nn.Module):
         """
         return frozen(self)
 
+    def variant(
+        self, *, embedding_model: nn.Module | None = None, precision: str | None = None
+    ) -> PairSimilarity:
+        """This wrapper with another model or precision; everything else is shared."""
+        other = copy.copy(self)
+        if embedding_model is not None:
+            other._modules = {**self._modules, "embedding_model": embedding_model}
+        if precision is not None:
+            other.precision = require_choice(precision, PRECISIONS, "precision")
+        return other
+
+    def in_float32(self) -> PairSimilarity:
+        """This wrapper without its reduced precision."""
+        return self if self.precision == "float32" else self.variant(precision="float32")
+
     def extra_repr(self) -> str:
         reduced = "" if self.precision == "float32" else f", precision={self.precision}"
         batch = f"max_batch_size={self.max_batch_size}"
@@ -343,11 +359,14 @@ class AgainstReference(nn.Module):
         return self.pair.contributions(self.pair.embed(images), self.reference).sum(-1)
 
 
-def in_float32(pair: PairSimilarity) -> PairSimilarity:
-    """``pair`` without its reduced precision; everything else is shared."""
-    exact = copy.copy(pair)
-    exact.precision = "float32"
-    return exact
+def score_pairs(forward_func: Callable[..., Tensor], image_a: Tensor, image_b: Tensor) -> Tensor:
+    """Scores ``(N,)`` of two batches, of which one may be 1, by a pair wrapper or any other callable."""
+    if isinstance(forward_func, PairSimilarity):
+        return forward_func(image_a, image_b)
+    # Any other callable need not broadcast.
+    count = max(len(image_a), len(image_b))
+    ends = (images.expand(count, -1, -1, -1) for images in (image_a, image_b))
+    return require_scores(forward_func(*ends), count, image_a)
 
 
 def _describe(answer: Any) -> str:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -24,13 +25,15 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from captum_face._validation import not_differentiable, require_images
-from captum_face.pair.passes import BatchSize, cheapest_batch_size, default_batch_size
-from captum_face.pair.similarity import PairSimilarity, in_float32
+from captum_face.pair.passes import BatchSize, cheapest_batch_size, default_batch_size, digest
+from captum_face.pair.similarity import PairSimilarity
 
-__all__ = ["Plan", "accelerated", "differentiable_embeddings", "images_per_pass", "plan"]
+__all__ = ["Plan", "accelerated", "differentiable_embeddings", "images_per_pass", "observed", "plan"]
 
 # How far the twin's embedding may lie from the model's, relative to its length.
 _TOLERANCE = 1e-5
+# Images whose embeddings by its twin are remembered for a model.
+_REMEMBERED = 1024
 # The hooks that see or change what passes: a twin would not call them, or call them at other layers.
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -50,9 +53,9 @@ class Plan:
 class _Twin(nn.Module):
     """A model's copy with folded BatchNorm, which takes images in the layout that suits it."""
 
-    def __init__(self, model: nn.Module, folded: int, channels_last: bool, version: list[object]) -> None:
+    def __init__(self, model: nn.Module, folded: int, channels_last: bool) -> None:
         super().__init__()
-        self.model, self.folded, self.channels_last, self.version = model, folded, channels_last, version
+        self.model, self.folded, self.channels_last = model, folded, channels_last
 
     def forward(self, images: Tensor) -> Tensor:
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
@@ -94,46 +97,87 @@ class _QuickPReLU(nn.Module):
         return functional.prelu(images, self.weight)
 
 
-# A twin shares what it need not change with its model, and goes when the model goes.
-_TWINS: weakref.WeakKeyDictionary[nn.Module, _Twin] = weakref.WeakKeyDictionary()
+@dataclass
+class _Known:
+    """What is known of a model with one set of weights."""
+
+    version: list[object]  #: of the weights
+    followers: list[tuple[str, str]]  #: its convolutions that a BatchNorm follows, and that
+    twin: _Twin | None = None  #: shares what it need not change with the model
+    #: The twin's embedding of an image, by what the model sees of it; None where it does not take it.
+    answers: dict[Hashable, Tensor | None] = field(default_factory=dict)
+
+
+# It goes when the model goes.
+_KNOWN: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
 # What was measured, by what it depends on; it goes with the model likewise.
 _MEASURED: weakref.WeakKeyDictionary[nn.Module, dict[Hashable, int]] = weakref.WeakKeyDictionary()
 
 
-def accelerated(pair: PairSimilarity, image: Tensor) -> PairSimilarity:
+def accelerated(
+    pair: PairSimilarity, image: Tensor, embedding: Callable[[], Tensor] | None = None
+) -> PairSimilarity:
     """A wrapper that gives the embeddings of ``pair`` faster, or ``pair`` itself.
 
-    Call it inside ``pair.frozen()``: it stands for the model as it is then.
+    Call it inside ``pair.frozen()``: it stands for the model as it is then. Whether the embeddings are the
+    same is looked at in float32, whatever the precision. The copy embeds an image once for a set of weights.
 
     Args:
         pair: The pair wrapper.
         image: One image ``(1, C, H, W)`` of those that will pass.
+        embedding: Gives the model's own embedding of it ``(1, D)`` in float32; None to have it computed.
 
-    Whether the embeddings are the same is looked at in float32, whatever the precision.
-
-    Cost: two forward passes of one image, and a few more when a model is seen for the first time or its
-    weights have changed; none where there is nothing to gain.
+    Cost: a forward pass of the model without ``embedding``, and one of the copy for an image that is new to
+        it; a
+    few more when a model is seen for the first time or its weights have changed. None where there is nothing
+    to gain.
     """
     model = pair.embedding_model
     if isinstance(model, _Twin) or _obstacle(pair, image) is not None:
         return pair
     assert isinstance(model, nn.Module)
-    exact = in_float32(pair)
+    exact = pair.in_float32()
     with torch.inference_mode(False), torch.no_grad():
         image = image.detach().clone()
-        expected, followers = _recorded(exact, model, image)
-        known = _TWINS.pop(model, None)
-        # What changed may not show in this image: behind black pixels, or where a unit is dead for it.
-        current = [known] if known is not None and known.version == _version(model) else []
-        for twin in chain(current, _candidates(model, followers)):
-            try:
-                got = _with_model(exact, twin).embed(image)
-            except Exception:  # whatever it is that this network does not take
-                continue
-            if got.shape == expected.shape and (got - expected).norm() <= _TOLERANCE * expected.norm():
-                _TWINS[model] = twin
-                return _with_model(pair, twin)
-    return pair
+        with observed(exact):
+            expected = exact.embed(image) if embedding is None else embedding()
+        known = _KNOWN.get(model)
+        if known is None or known.version != _version(model):  # the embedding was there before
+            with observed(exact):
+                exact.embed(image)
+            known = _KNOWN[model]
+        key = digest(exact.preprocess(image.clone())), image.device, exact.select
+        # What changed behind the back of the version may not show in this image, or in this image alone.
+        if key not in known.answers or not _alike(known.answers[key], expected):
+            found = _matching(exact, known, model, image, expected)
+            if found is None or found[0] is not known.twin:
+                known.answers.clear()
+            known.twin, known.answers[key] = (known.twin, None) if found is None else found
+            if len(known.answers) > _REMEMBERED:
+                del known.answers[next(iter(known.answers))]
+        fits = known.answers[key] is not None
+    return pair.variant(embedding_model=known.twin) if fits else pair
+
+
+def _matching(
+    exact: PairSimilarity, known: _Known, model: nn.Module, image: Tensor, expected: Tensor
+) -> tuple[_Twin, Tensor] | None:
+    """A twin that gives the expected embedding, the known one first, with what it gives."""
+    current = [known.twin] if known.twin is not None else []
+    for twin in chain(current, _candidates(model, known.followers)):
+        try:
+            got = exact.variant(embedding_model=twin).embed(image)
+        except Exception:  # whatever it is that this network does not take
+            continue
+        if _alike(got, expected):
+            return twin, got
+    return None
+
+
+def _alike(got: Tensor | None, expected: Tensor) -> bool:
+    if got is None or got.shape != expected.shape or got.dtype != expected.dtype:
+        return False
+    return bool((got - expected).norm() <= _TOLERANCE * expected.norm())
 
 
 def images_per_pass(size: BatchSize, pair: PairSimilarity, image: Tensor, *, backward: bool = False) -> int:
@@ -270,30 +314,46 @@ def _obstacle(pair: PairSimilarity, image: Tensor) -> str | None:
     return None
 
 
-def _recorded(pair: PairSimilarity, model: nn.Module, image: Tensor) -> tuple[Tensor, list[tuple[str, str]]]:
-    """The model's own embedding, and the names of its convolutions that a BatchNorm follows, and of that."""
-    outputs: list[tuple[str, Tensor]] = []
+@contextmanager
+def observed(pair: PairSimilarity) -> Iterator[None]:
+    """Sees which convolutions a BatchNorm follows, as images pass the model inside, if that is not known yet.
+
+    It spares :func:`accelerated` a pass of its own.
+    """
+    model = pair.embedding_model
+    current = _KNOWN.get(model) if isinstance(model, nn.Module) else None
+    example = next((p for p in pair.parameters()), torch.empty(0))
+    known = current is not None and isinstance(model, nn.Module) and current.version == _version(model)
+    if known or not isinstance(model, nn.Module) or isinstance(model, _Twin) or _obstacle(pair, example):
+        yield
+        return
+    last: list[tuple[str, Tensor]] = []
+    called: Counter[str] = Counter()
     followers: list[tuple[str, str]] = []
     handles = []
     for name, layer in model.named_modules():
         if type(layer) is nn.Conv2d:
-            handles.append(
-                layer.register_forward_hook(lambda _, args, out, name=name: outputs.append((name, out)))
-            )
+
+            def note(_: nn.Module, args: object, out: Tensor, name: str = name) -> None:
+                called[name] += 1
+                last[:] = [(name, out)]
+
+            handles.append(layer.register_forward_hook(note))
         elif type(layer) is nn.BatchNorm2d and layer.running_mean is not None:
 
             def look(_: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
-                followers.extend((before, name) for before, out in outputs[-1:] if out is args[0])
+                followers.extend((before, name) for before, out in last if out is args[0])
 
             handles.append(layer.register_forward_pre_hook(look))
     try:
-        embedding = pair.embed(image)
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    called = [name for name, _ in outputs]
-    # A layer that is used twice has no single neighbour.
-    return embedding, [(before, name) for before, name in followers if called.count(before) == 1]
+    passes = next(iter(called.values()), 0)
+    # A layer that is used twice in a pass has no single neighbour.
+    pairs = [pair for pair in dict.fromkeys(followers) if called[pair[0]] == passes]
+    _KNOWN[model] = _Known(_version(model), pairs)
 
 
 def _version(model: nn.Module) -> list[object]:
@@ -320,20 +380,12 @@ def _candidates(model: nn.Module, followers: list[tuple[str, str]]) -> Iterator[
                     _replace(folded, name, _QuickPReLU(layer).eval())
         except Exception:  # whatever it is that cannot be copied
             continue
-        version = _version(model)
-        yield _Twin(folded, len(pairs), True, version).eval()
+        yield _Twin(folded, len(pairs), True).eval()
         # Networks that flatten by .view take no other layout than the usual one.
         if pairs:
-            yield _Twin(folded, len(pairs), False, version).eval()
+            yield _Twin(folded, len(pairs), False).eval()
 
 
 def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, layer)
-
-
-def _with_model(pair: PairSimilarity, model: nn.Module) -> PairSimilarity:
-    """``pair`` with another model; everything else is shared."""
-    other = copy.copy(pair)
-    other._modules = {**pair._modules, "embedding_model": model}
-    return other

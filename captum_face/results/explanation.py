@@ -5,27 +5,25 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
-import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import captum
 import numpy as np
-import torch
+from captum.attr import Attribution
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from captum_face._files import write_text, write_whole
-from captum_face._validation import require_choice, require_pair
-from captum_face.attr import PairAttribution, get_method
+from captum_face._validation import require_pair
+from captum_face.attr.base import PairAttribution
+from captum_face.attr.spec import MethodSpec
 from captum_face.data.images import load_image
 from captum_face.figures.explanation import decision_text, show_explanation
 from captum_face.maps.regions import TEMPLATE_SIZE, region_shares
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.similarity import PairSimilarity
+from captum_face.results._saving import file_name, save_result, settings, versions
 
 __all__ = ["Explanation", "explain"]
 
@@ -37,7 +35,7 @@ class Explanation:
     A notebook shows it as its figure with the shares of the face regions below.
     """
 
-    method: str  #: name in the registry
+    method: str  #: name in the registry, with the options that were written behind it
     score: float  #: the pair's similarity
     threshold: float  #: the verification threshold
     images: tuple[Tensor, Tensor]  #: ``(1, C, H, W)`` each, as explained
@@ -121,7 +119,7 @@ class Explanation:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        paths = {kind: folder / f"{self.method}{end}" for kind, end in _ENDINGS.items()}
+        paths = {kind: folder / f"{file_name(self.method)}{end}" for kind, end in _ENDINGS.items()}
         arrays = {
             f"{kind}_{side}": value.float().cpu().numpy()
             for kind, values in (
@@ -170,7 +168,7 @@ def explain(
     pair: PairSimilarity,
     image_a: str | Path | Image.Image | Tensor,
     image_b: str | Path | Image.Image | Tensor,
-    method: str = "fggb",
+    method: str | type[Attribution] | PairAttribution | MethodSpec = "fggb",
     *,
     names: tuple[str, str] | None = None,
     **options: Any,
@@ -181,7 +179,9 @@ def explain(
         pair: The model with its threshold and preprocessing.
         image_a: A path, a PIL image, or a float tensor ``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1].
         image_b: The other one.
-        method: A name of :data:`captum_face.METHODS`.
+        method: ``"NAME"`` or ``"NAME:KEY=VALUE,..."`` as the command line takes it, with a name of
+            :data:`captum_face.METHODS` or the dotted name of a class of Captum; a class; or an instance on
+            this pair. See :meth:`MethodSpec.of <captum_face.attr.spec.MethodSpec.of>`.
         names: What figures call the two images; None for file names where there are any.
         options: Options of the method's ``attribute``. Methods with a ``seed`` get 0 unless told
             otherwise, so that the same call gives the same explanation.
@@ -189,7 +189,7 @@ def explain(
     Returns:
         The :class:`Explanation`.
 
-    Cost: two forward passes more than the method.
+    Cost: at most one forward pass for each image more than the method.
 
     Raises:
         FileNotFoundError, ValueError, TypeError: unreadable or unfit images, more than one pair, an
@@ -205,7 +205,7 @@ def explain(
         >>> explanation.maps[0].shape
         torch.Size([112, 112])
     """
-    attribution, options = prepared_method(pair, method, options)
+    spec, attribution, options = prepared_method(pair, method, options)
     if names is not None and len(names) != 2:
         raise ValueError(f"expected names for two images, got {names!r}")
     images = require_pair(tuple(single_image(image) for image in (image_a, image_b)))
@@ -214,76 +214,38 @@ def explain(
             f"expected one pair, got batches of {len(images[0])} and {len(images[1])}; explain them one by "
             f"one, or call {type(attribution).__name__}(pair).attribute on the batch"
         )
-    attributions = attribution.attribute(images, **options)
-    with pair.frozen(), torch.no_grad():
-        score = float(pair(*images))
+    found = attribution.attribute_detailed(images, **options)
+    attr_a, attr_b = map(spec.smoothed, found.attributions)
     threshold = options.get("threshold")
     aligned = tuple(images[0].shape[-2:]) == (TEMPLATE_SIZE, TEMPLATE_SIZE)
     return Explanation(
-        method=method,
-        score=score,
+        method=spec.label,
+        score=float(found.scores),
         threshold=pair.threshold if threshold is None else float(threshold),
         images=images,
-        attributions=attributions,
-        settings=settings(pair, attribution, options, images[0]),
+        attributions=(attr_a, attr_b),
+        settings=settings(pair, spec, options, images[0]),
         names=names or (_name(image_a, "image A"), _name(image_b, "image B")),
-        regions=(region_shares(attributions[0]), region_shares(attributions[1])) if aligned else None,
+        regions=(region_shares(attr_a), region_shares(attr_b)) if aligned else None,
     )
 
 
-def save_result(
-    paths: dict[str, Path],
-    arrays: dict[str, np.ndarray],
-    figure: Figure,
-    summary: dict[str, Any],
-    figure_options: dict[str, Any],
-) -> None:
-    """Writes maps, figure and summary of a result, each of them wholly or not at all."""
-    summary = summary | {"figure": {name: plain(value) for name, value in figure_options.items()}}
-    text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
-
-    def save_maps(path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type] # its last option is a bool
-
-    write_whole(paths["maps"], save_maps)
-    write_whole(paths["figure"], lambda path: figure.savefig(path, format="png"))
-    write_text(paths["summary"], text + "\n")
-
-
 def prepared_method(
-    pair: PairSimilarity, method: str, options: dict[str, Any]
-) -> tuple[PairAttribution, dict[str, Any]]:
-    """A registered method and the options to call it with; a seed that is not given is 0."""
-    entry = get_method(method)
+    pair: PairSimilarity,
+    method: str | type[Attribution] | PairAttribution | MethodSpec,
+    options: dict[str, Any],
+) -> tuple[MethodSpec, PairAttribution, dict[str, Any]]:
+    """What is asked for, the method on the pair, and the options to call it with; a seed not given is 0."""
+    spec = MethodSpec.of(method)
     if not isinstance(pair, PairSimilarity):
         raise TypeError(
             f"expected pair as a PairSimilarity, got {type(pair).__name__}; wrap the model in one"
         )
-    attribution = entry.build(pair)
-    known = attribution.options()
-    for name in options:
-        require_choice(name, known, f"option of {method}")
-    if "seed" in known and options.get("seed") is None and options.get("generator") is None:
+    spec.require_options(options)
+    options = {**spec.options, **options}
+    if not spec.kind.deterministic() and options.get("seed") is None and options.get("generator") is None:
         options = {**options, "seed": 0}
-    return attribution, options
-
-
-def settings(
-    pair: PairSimilarity, attribution: PairAttribution, options: dict[str, Any], image: Tensor
-) -> dict[str, Any]:
-    """What decides an explanation, the method's defaults included, as JSON can hold it."""
-    defaults = {name: parameter.default for name, parameter in attribution.options().items()}
-    return {
-        "options": {
-            name: plain(value) for name, value in {**defaults, **options}.items() if name != "show_progress"
-        },
-        "score": pair.score.name,
-        "precision": pair.precision,
-        "preprocess": repr(pair.preprocess),
-        "embedding_model": type(pair.embedding_model).__name__,
-        "image_size": list(image.shape[-2:]),
-    }
+    return spec, spec.build(pair), options
 
 
 def single_image(image: str | Path | Image.Image | Tensor) -> Tensor:
@@ -298,24 +260,3 @@ def single_image(image: str | Path | Image.Image | Tensor) -> Tensor:
 
 def _name(image: object, default: str) -> str:
     return Path(image).name if isinstance(image, (str, Path)) else default
-
-
-def plain(value: Any) -> Any:
-    """An option as JSON can hold it: tensors by shape, anything else unknown by its repr."""
-    if isinstance(value, Tensor):
-        return f"tensor of shape {tuple(value.shape)}"
-    if isinstance(value, (tuple, list)):
-        return [plain(item) for item in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    from captum_face import __version__
-
-    return {
-        "captum_face": __version__,
-        "captum": captum.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }

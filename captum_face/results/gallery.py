@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from captum_face._validation import require_pair, require_positive_int
-from captum_face.attr._base import PairAttribution, first_side_alone
-from captum_face.pair.passes import BatchSize, in_passes, require_batch_size
+from captum_face.attr.base import PairAttribution
+from captum_face.pair.embedding import embed_gallery, gallery_scores, require_embeddings
 from captum_face.pair.similarity import PairSimilarity
-from captum_face.pair.speed import accelerated, images_per_pass
 
-__all__ = ["GalleryAttributions", "attribute_gallery", "embed_gallery", "gallery_scores"]
-
-_CHUNK = 2**24
-"""Values in one product of embeddings, 64 MB: all probes against all of a large gallery would not fit."""
+__all__ = ["GalleryAttributions", "attribute_gallery"]
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single answer to ==
@@ -54,7 +48,7 @@ def attribute_gallery(
         probe: ``(1, C, H, W)`` in [0, 1].
         gallery: ``(K, C, H, W)`` in [0, 1].
         top_k: Explain only so many images, those of the best scores; None for all. More than K are K.
-        gallery_embeddings: ``(K, D)`` from :func:`~captum_face.results.gallery.embed_gallery`, where a
+        gallery_embeddings: ``(K, D)`` from :func:`~captum_face.pair.embedding.embed_gallery`, where a
             gallery is searched often.
         options: Options of the method's ``attribute``; ``baselines`` of K images are one for each of the
             gallery. ``internal_batch_size`` or ``perturbations_per_eval`` bounds the gallery images in one
@@ -100,8 +94,7 @@ def attribute_gallery(
         require_embeddings(gallery_embeddings, len(gallery))
     with pair.frozen(), torch.inference_mode(False), torch.no_grad():
         if gallery_embeddings is None:
-            # Whatever the method calls the images in one pass.
-            size = options.get("internal_batch_size", options.get("perturbations_per_eval"))
+            size = options.get(method.batch_option() or "")
             progress = bool(options.get("show_progress", False))
             gallery_embeddings = embed_gallery(pair, gallery, batch_size=size, show_progress=progress)
         own = pair.embed(probe)
@@ -110,101 +103,12 @@ def attribute_gallery(
         indices = torch.arange(len(gallery), device=scores.device)
         if top_k is not None:
             indices = scores.argsort(descending=True, stable=True)[:top_k]
-            options = of_rows(method, options, indices, len(gallery))
+            options = select_baselines(method, options, indices, len(gallery))
             gallery, gallery_embeddings = gallery[indices], gallery_embeddings[indices]
-    alone = first_side_alone(method)
-    alone.forward_func = with_known_embeddings(pair, gallery, gallery_embeddings.to(probe.device))
-    attributions, _ = alone.attribute((probe, gallery), **options)
-    return GalleryAttributions(attributions, indices, scores[indices])
-
-
-def embed_gallery(
-    pair: PairSimilarity, gallery: Tensor, *, batch_size: BatchSize = None, show_progress: bool = False
-) -> Tensor:
-    """Embeddings ``(K, D)`` of a gallery ``(K, C, H, W)``, some images at a time and without gradients.
-
-    Args:
-        pair: The model.
-        gallery: ``(K, C, H, W)`` in [0, 1].
-        batch_size: Images in one forward pass; None for what suits the device, ``"auto"`` for what is
-            measured to be cheapest.
-        show_progress: Show a progress bar over the images.
-
-    Cost: K forward passes, and two more on a CPU: see :mod:`captum_face.pair.speed`.
-
-    Raises:
-        TypeError, ValueError: as :meth:`PairSimilarity.embed <captum_face.PairSimilarity.embed>`; a batch
-            size below 1.
-    """
-    require_batch_size(batch_size, "batch_size")
-    parts: list[Tensor] = []
-    with (
-        pair.frozen(),
-        torch.inference_mode(False),
-        torch.no_grad(),
-        tqdm(total=len(gallery), desc="gallery", disable=not show_progress) as bar,
-    ):
-        quick = accelerated(pair, gallery[:1])
-        for part in in_passes(quick.embed, gallery, images_per_pass(batch_size, quick, gallery[:1])):
-            parts.append(part)
-            bar.update(len(part))
-    return torch.cat(parts)
-
-
-def gallery_scores(pair: PairSimilarity, probes: Tensor, gallery: Tensor) -> Tensor:
-    """Scores ``(P, K)`` of probes' embeddings ``(P, D)`` against a gallery's ``(K, D)``.
-
-    Cost: no pass through the model.
-    """
-    size = max(1, _CHUNK // max(1, probes.numel()))
-    return torch.cat(
-        [pair.contributions(probes[:, None], part[None]).sum(-1) for part in gallery.split(size)], dim=1
+    maps = method.attribute_probe(
+        (probe, gallery), partner_embeddings=gallery_embeddings.to(probe.device), **options
     )
-
-
-def with_known_embeddings(pair: PairSimilarity, gallery: Tensor, embeddings: Tensor) -> PairSimilarity:
-    """The same pair wrapper, sharing its modules, that looks the gallery's embeddings up.
-
-    By the images themselves, so that it does not matter who asks for them and when.
-    """
-
-    class Known(type(pair)):  # type: ignore[misc]  # a subclass: copies with another model keep it
-        def _known(self, images: Tensor) -> bool:
-            alike = images.shape == gallery.shape and not images.requires_grad
-            return alike and torch.equal(images, gallery)
-
-        def embed(self, images: Tensor) -> Tensor:
-            return embeddings if self._known(images) else super().embed(images)
-
-        def embed_in_passes(self, images: Tensor, batch_size: BatchSize = None) -> Tensor:
-            return embeddings if self._known(images) else super().embed_in_passes(images, batch_size)
-
-    twin = copy.copy(pair)
-    twin.__class__ = Known
-    return twin
-
-
-def require_embeddings(embeddings: object, n: int, dimensions: int | None = None) -> Tensor:
-    """Returns a gallery's embeddings if they are a tensor ``(n, D)``.
-
-    Args:
-        embeddings: What a caller gave.
-        n: Images in the gallery.
-        dimensions: D of the model, where it is known.
-
-    Raises:
-        TypeError: no tensor of floats.
-        ValueError: of another shape.
-    """
-    if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
-        came = str(embeddings.dtype) if isinstance(embeddings, Tensor) else type(embeddings).__name__
-        raise TypeError(f"expected gallery_embeddings as a torch.Tensor of floats ({n}, D), got {came}")
-    if embeddings.ndim != 2 or len(embeddings) != n or dimensions not in (None, embeddings.shape[1]):
-        raise ValueError(
-            f"expected gallery_embeddings ({n}, {dimensions or 'D'}), this model's of each image of the "
-            f"gallery, got {tuple(embeddings.shape)}"
-        )
-    return embeddings
+    return GalleryAttributions(maps, indices, scores[indices])
 
 
 def require_maps_alone(options: dict[str, Any]) -> None:
@@ -217,7 +121,9 @@ def require_maps_alone(options: dict[str, Any]) -> None:
             )
 
 
-def of_rows(method: PairAttribution, options: dict[str, Any], rows: Tensor, n: int) -> dict[str, Any]:
+def select_baselines(
+    method: PairAttribution, options: dict[str, Any], rows: Tensor, n: int
+) -> dict[str, Any]:
     """A method's options with the ``baselines`` that belong to some rows of a gallery of ``n`` images."""
     if "baselines" not in options or method.sampled_baselines:
         return options

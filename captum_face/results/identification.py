@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from captum.attr import Attribution
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -18,13 +19,17 @@ from tqdm.auto import tqdm
 
 from captum_face._files import write_whole
 from captum_face._validation import require_images, require_positive_int
+from captum_face.attr.base import PairAttribution
+from captum_face.attr.spec import MethodSpec
 from captum_face.figures.explanation import decision_text
 from captum_face.maps.signed import pixel_map
+from captum_face.pair.embedding import gallery_scores
 from captum_face.pair.passes import BatchSize, require_batch_size
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
-from captum_face.results.explanation import prepared_method, save_result, settings, single_image, versions
-from captum_face.results.gallery import attribute_gallery, gallery_scores, of_rows, require_maps_alone
+from captum_face.results._saving import file_name, save_result, settings, versions
+from captum_face.results.explanation import prepared_method, single_image
+from captum_face.results.gallery import attribute_gallery, require_maps_alone, select_baselines
 
 __all__ = ["Identification", "Match", "identify"]
 
@@ -111,9 +116,9 @@ class Identification:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         paths = {
-            "figure": folder / f"{self.method}.png",
-            "maps": folder / f"{self.method}.npz",
-            "summary": folder / f"{self.method}.json",
+            "figure": folder / f"{file_name(self.method)}.png",
+            "maps": folder / f"{file_name(self.method)}.npz",
+            "summary": folder / f"{file_name(self.method)}.json",
             "ranking": folder / "ranking.csv",
         }
         arrays = {
@@ -146,7 +151,7 @@ def identify(
     pair: PairSimilarity,
     probe: str | Path | Image.Image | Tensor,
     gallery: str | Path | Sequence[str | Path] | Tensor,
-    method: str = "corrrise",
+    method: str | type[Attribution] | PairAttribution | MethodSpec = "corrrise",
     *,
     top_k: int = 5,
     both: bool = False,
@@ -165,7 +170,7 @@ def identify(
         gallery: A folder, searched with its subfolders for image files; a sequence of paths; or a tensor
             ``(K, 3, H, W)`` in [0, 1]. All of the probe's size, and aligned like it. The probe's own file is
             left out, and so are files that cannot be read: :attr:`Identification.left_out` names them.
-        method: A name of :data:`captum_face.METHODS`.
+        method: As for :func:`~captum_face.explain`.
         top_k: Matches to explain. More than the gallery has are all.
         both: Also explain each match's own image against the probe.
         names: Of the images of a gallery tensor; None for their numbers.
@@ -196,7 +201,7 @@ def identify(
         >>> found.matches[0].name, found.maps.shape
         ('3', torch.Size([2, 112, 112]))
     """
-    attribution, options = prepared_method(pair, method, options)
+    spec, attribution, options = prepared_method(pair, method, options)
     require_positive_int(top_k, "top_k")
     require_batch_size(batch_size, "batch_size")
     require_maps_alone(options)
@@ -235,15 +240,16 @@ def identify(
     order = scores.argsort(descending=True, stable=True)
     best = order[:top_k]
     images = torch.cat([loaders[known[i]]().to(image) for i in best.tolist()])
-    options = of_rows(attribution, options, best, len(known))
+    options = select_baselines(attribution, options, best, len(known))
     if both:
         maps, own_maps = attribution.attribute((image, images), **options)
     else:
         found = attribute_gallery(attribution, image, images, gallery_embeddings=table[best], **options)
         maps, own_maps = found.attributions, None
+    maps, own_maps = spec.smoothed(maps), None if own_maps is None else spec.smoothed(own_maps)
     threshold = options.get("threshold")
     return Identification(
-        method=method,
+        method=spec.label,
         threshold=pair.threshold if threshold is None else float(threshold),
         probe=image,
         name=own_file.name if own_file is not None else "probe",
@@ -258,7 +264,7 @@ def identify(
             for row, i in enumerate(best.tolist())
         ),
         ranking=tuple((known[i], float(scores[i])) for i in order.tolist()),
-        settings=settings(pair, attribution, options, image) | {"top_k": top_k},
+        settings=settings(pair, spec, options, image) | {"top_k": top_k},
         left_out=left_out,
     )
 

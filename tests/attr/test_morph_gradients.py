@@ -8,7 +8,8 @@ from captum.attr import IntegratedGradients
 from torch import nn
 
 from captum_face import MorphGradients, PairSimilarity
-from captum_face.engines.morphs import drawn_strangers, morphs, turns
+from captum_face.engines.cohort import cycle_members, draw_cohort
+from captum_face.engines.morphs import morphs
 from captum_face.maps.signed import smooth
 
 warnings.filterwarnings("ignore", message="Input Tensor 0 did not already require gradients")
@@ -16,13 +17,13 @@ SIZE = (18, 14)
 
 
 @pytest.fixture
-def strangers():
+def cohort():
     return torch.rand(5, 3, *SIZE, generator=torch.Generator().manual_seed(9))
 
 
 @pytest.fixture
 def strict(net):
-    """A threshold that no stranger reaches."""
+    """A threshold that no member reaches."""
     return PairSimilarity(net, threshold=0.99999, preprocess="arcface")
 
 
@@ -33,19 +34,19 @@ def linear_pair(threshold=1.5):
     return PairSimilarity(net, score="dot", threshold=threshold), net[1].weight.detach()
 
 
-def test_closed_form_on_a_linear_model(images, strangers):
+def test_closed_form_on_a_linear_model(images, cohort):
     """The gradient is the same everywhere, so that any way gives the change of each pixel times it."""
     pair, weight = linear_pair()
     a, b = (image.double() for image in images)
-    strangers = strangers.double()
-    found = MorphGradients(pair, strangers).components((a, b), n_points=30, smoothing=0, seed=0)
+    cohort = cohort.double()
+    found = MorphGradients(pair, cohort).components((a, b), n_points=30, smoothing=0, seed=0)
     gradient_b = (b.flatten(1) @ weight.T @ weight).reshape(b.shape)
     gradient_a = (a.flatten(1) @ weight.T @ weight).reshape(a.shape)
-    mean = strangers.mean(0)
+    mean = cohort.mean(0)
     # The morphs are in single precision.
     for got, want in (
-        (found.strangers[0], (a - mean) * gradient_b),
-        (found.strangers[1], (b - mean) * gradient_a),
+        (found.cohort[0], (a - mean) * gradient_b),
+        (found.cohort[1], (b - mean) * gradient_a),
         (found.partner[0], (a - b) * gradient_b),
         (found.partner[1], (b - a) * gradient_a),
     ):
@@ -63,26 +64,26 @@ def looped(pair, image, partner, starts, points, swapped):
     return total
 
 
-def test_equals_the_loop_over_points_in_double_precision(strict, images, strangers):
+def test_equals_the_loop_over_points_in_double_precision(strict, images, cohort):
     pair = strict.double()
     a, b = (image.double() for image in images)
-    method = MorphGradients(pair, strangers.double())
+    method = MorphGradients(pair, cohort.double())
     options = {"n_points": 13, "seed": 7, "softness": 0.7}
     found = method.components((a, b), smoothing=0, internal_batch_size=5, **options)
     generator = torch.Generator().manual_seed(7)
     lines = morphs(13, SIZE, softness=None, generator=generator)
     regions = morphs(13, SIZE, softness=0.7, generator=generator)
-    drawn = drawn_strangers(strangers.double(), 13, generator)
-    starts = drawn[turns(drawn, 13)]
+    drawn = draw_cohort(cohort.double(), 13, generator)
+    starts = drawn[cycle_members(drawn, 13)]
     with pair.frozen():
         for i in range(3):
             for side, (image, partner) in enumerate(((a[i], b[i]), (b[i], a[i]))):
                 above = looped(pair, image, partner, starts, lines, side == 1)
                 below = looped(pair, image, partner, partner.expand(13, -1, -1, -1), regions, side == 1)
-                torch.testing.assert_close(found.strangers[side][i], above, rtol=1e-5, atol=1e-8)
+                torch.testing.assert_close(found.cohort[side][i], above, rtol=1e-5, atol=1e-8)
                 torch.testing.assert_close(found.partner[side][i], below, rtol=1e-5, atol=1e-8)
             against = pair(starts, b[i, None].expand(13, -1, -1, -1)).mean()
-            torch.testing.assert_close(found.stranger_scores[0][i], against)
+            torch.testing.assert_close(found.cohort_scores[0][i], against)
             torch.testing.assert_close(found.scores[i], pair(a[i, None], b[i, None])[0])
     # attribute() joins these, smoothed.
     positions = found.positions(pair.threshold)
@@ -91,8 +92,8 @@ def test_equals_the_loop_over_points_in_double_precision(strict, images, strange
         torch.testing.assert_close(got, smooth(want, 1.0, keep_sum=True))
 
 
-def test_each_question_has_a_smoothing_of_its_own(strict, images, strangers):
-    method = MorphGradients(strict, strangers)
+def test_each_question_has_a_smoothing_of_its_own(strict, images, cohort):
+    method = MorphGradients(strict, cohort)
     plain = method.components(images, n_points=4, smoothing=0, seed=0)
     own = method.components(images, n_points=4, smoothing=(1.0, 2.0), seed=0)
     default = method.components(images, n_points=4, seed=0)
@@ -101,10 +102,10 @@ def test_each_question_has_a_smoothing_of_its_own(strict, images, strangers):
             torch.testing.assert_close(spread[0], smooth(raw[0], sigma, keep_sum=True))
 
 
-def test_the_straight_way_is_captums(strict, images, strangers):
+def test_the_straight_way_is_captums(strict, images, cohort):
     pair = strict.double()
     a, b = (image.double() for image in images)
-    found = MorphGradients(pair, strangers.double()).components(
+    found = MorphGradients(pair, cohort.double()).components(
         (a, b), n_points=6, softness=None, smoothing=0, seed=0
     )
     for i in range(3):
@@ -117,8 +118,8 @@ def test_the_straight_way_is_captums(strict, images, strangers):
 
 @pytest.mark.parametrize("smoothing", [0, None, 3.0])
 @pytest.mark.parametrize("position", [0.0, 0.5, 1.0])
-def test_complete_to_one_percent(strict, images, strangers, smoothing, position):
-    method = MorphGradients(strict, strangers)
+def test_complete_to_one_percent(strict, images, cohort, smoothing, position):
+    method = MorphGradients(strict, cohort)
     options = {"n_points": 1000, "smoothing": smoothing, "seed": 0, "position": position}
     maps, delta = method.attribute(images, **options, return_convergence_delta=True)
     found = method.components(images, n_points=1000, seed=0)
@@ -147,22 +148,22 @@ def test_complete_to_one_percent_on_real_faces(real_pair, real_images, shared):
 
 
 def test_the_sign_of_the_evidence():
-    """A spot that both have and strangers lack speaks for a match, one that the partner lacks against."""
+    """A spot that both have and cohort lack speaks for a match, one that the partner lacks against."""
     dark = torch.full((1, 3, 16, 16), 0.1)
     a, b = dark.clone(), dark.clone()
     a[..., 2:5, 2:5] = b[..., 2:5, 2:5] = 1
     a[..., 10:13, 10:13] = 1
-    strangers = dark.expand(4, -1, -1, -1)
+    cohort = dark.expand(4, -1, -1, -1)
     pair = PairSimilarity(nn.Sequential(nn.AvgPool2d(2), nn.Flatten()), threshold=0.99)
-    attr_a, _ = MorphGradients(pair, strangers).attribute((a, b), smoothing=0, position=0.5, seed=0)
+    attr_a, _ = MorphGradients(pair, cohort).attribute((a, b), smoothing=0, position=0.5, seed=0)
     assert attr_a[0, :, 2:4, 2:4].sum() > 0.01
     assert attr_a[0, :, 10:12, 10:12].sum() < -0.01
 
 
-def test_all_partners_share_the_strangers_points(strict, images, strangers):
+def test_all_partners_share_the_cohort_points(strict, images, cohort):
     calls = []
     pair = PairSimilarity(lambda x: (calls.append(len(x)), strict.embed(x))[1], threshold=0.99999)
-    method = MorphGradients(pair, strangers)
+    method = MorphGradients(pair, cohort)
     image, partners = images[0][:1], images[1]
 
     def points(partners):
@@ -181,17 +182,17 @@ def test_all_partners_share_the_strangers_points(strict, images, strangers):
         ({"n_points": 0}, "n_points"),
         ({"softness": 0}, "softness"),
         ({"smoothing": -1}, "smoothing"),
-        ({"smoothing": (1, 2, 3)}, "expected smoothing for strangers and partner, got 3"),
+        ({"smoothing": (1, 2, 3)}, "expected smoothing for cohort and partner, got 3"),
         ({"position": 1.5}, r"expected position in \[0, 1\]"),
         ({"internal_batch_size": 0}, "internal_batch_size"),
         ({"threshold": float("nan")}, "finite threshold"),
-        ({"strangers": torch.rand(5, 3, 8, 8)}, "of the size of the images"),
+        ({"cohort": torch.rand(5, 3, 8, 8)}, "of the size of the images"),
     ],
 )
-def test_bad_options_before_any_pass(strict, images, strangers, options, message):
+def test_bad_options_before_any_pass(strict, images, cohort, options, message):
     def never(_):
         raise AssertionError("a pass")
 
-    method = MorphGradients(PairSimilarity(never), strangers)
+    method = MorphGradients(PairSimilarity(never), cohort)
     with pytest.raises(ValueError, match=message):
         method.attribute(images, **options)

@@ -5,20 +5,20 @@ import torch
 
 from captum_face import CorrRISE, PairSimilarity, SwapRISE
 from captum_face.attr.swap_rise import visibility_effect
+from captum_face.engines.cohort import draw_cohort
 from captum_face.engines.masks import random_patches
-from captum_face.engines.morphs import drawn_strangers
 
 SIZE = (18, 14)
 
 
 @pytest.fixture
-def strangers():
+def cohort():
     return torch.rand(5, 3, *SIZE, generator=torch.Generator().manual_seed(9))
 
 
 @pytest.fixture
 def strict(net):
-    """A threshold that no stranger reaches."""
+    """A threshold that no member reaches."""
     return PairSimilarity(net, threshold=0.99999, preprocess="arcface").double()
 
 
@@ -35,14 +35,14 @@ def effect(scores, masks):
     return found
 
 
-def test_equals_the_loop_over_masks(strict, images, strangers):
+def test_equals_the_loop_over_masks(strict, images, cohort):
     a, b = (image.double() for image in images)
-    faces = strangers.double()
-    options = {"n_masks": 20, "n_patches": 2, "n_strangers": 3, "seed": 4}
+    faces = cohort.double()
+    options = {"n_masks": 20, "n_patches": 2, "n_cohort": 3, "seed": 4}
     found = SwapRISE(strict, faces).components((a, b), perturbations_per_eval=6, **options)
     generator = torch.Generator().manual_seed(4)
     masks = random_patches(20, SIZE, n_patches=2, generator=generator)
-    starts = drawn_strangers(faces, 3, generator)
+    starts = draw_cohort(faces, 3, generator)
     with torch.no_grad():
         for i in range(3):
             for side, (own, partner) in enumerate(((a[i], b[i]), (b[i], a[i]))):
@@ -58,7 +58,7 @@ def test_equals_the_loop_over_masks(strict, images, strangers):
                 for turn in range(3):
                     above[turn::3] -= above[turn::3].mean()
                 below = above.new_tensor([score(torch.where(m, own, partner)) for m in masks])
-                for maps, scores in ((found.strangers, above), (found.partner, below)):
+                for maps, scores in ((found.cohort, above), (found.partner, below)):
                     for channel in maps[side][i]:
                         torch.testing.assert_close(channel, effect(scores, masks), rtol=1e-5, atol=1e-9)
     joined = found.joined(found.positions(strict.threshold))
@@ -67,7 +67,7 @@ def test_equals_the_loop_over_masks(strict, images, strangers):
 
 
 def test_the_sign_of_the_evidence():
-    """A spot that both have and strangers lack speaks for a match, one that the partner lacks against."""
+    """A spot that both have and cohort lack speaks for a match, one that the partner lacks against."""
     dark = torch.full((1, 3, 28, 28), 0.1)
     a, b = dark.clone(), dark.clone()
     a[..., 4:8, 4:8] = b[..., 4:8, 4:8] = 1
@@ -111,25 +111,25 @@ def test_corrrise_with_the_partners_pixels(strict, images, swapped):
     ("options", "message"),
     [
         ({"n_masks": 1}, "expected n_masks of at least 2"),
-        ({"n_strangers": 0}, "n_strangers"),
+        ({"n_cohort": 0}, "n_cohort"),
         ({"position": -0.1}, r"expected position in \[0, 1\]"),
         ({"patch_size": 40}, "patches inside the image"),
-        ({"strangers": torch.rand(5, 3, 8, 8)}, "of the size of the images"),
+        ({"cohort": torch.rand(5, 3, 8, 8)}, "of the size of the images"),
     ],
 )
-def test_bad_options_before_any_pass(images, strangers, options, message):
+def test_bad_options_before_any_pass(images, cohort, options, message):
     def never(_):
         raise AssertionError("a pass")
 
     with pytest.raises(ValueError, match=message):
-        SwapRISE(PairSimilarity(never), strangers).attribute(images, **options)
+        SwapRISE(PairSimilarity(never), cohort).attribute(images, **options)
 
 
-def test_more_strangers_than_masks_still_say_something(strict, images, strangers):
+def test_more_cohort_than_masks_still_say_something(strict, images, cohort):
     """Each keeps two masks: of one, relative to its own mean, nothing would be left."""
     inputs = tuple(image.double() for image in images)
-    method = SwapRISE(strict, strangers.double())
-    many = method.components(inputs, n_masks=12, n_strangers=16, seed=0)
-    few = method.components(inputs, n_masks=12, n_strangers=6, seed=0)
-    assert many.strangers[0].abs().amax() > 0
-    torch.testing.assert_close(many.strangers[0], few.strangers[0])
+    method = SwapRISE(strict, cohort.double())
+    many = method.components(inputs, n_masks=12, n_cohort=16, seed=0)
+    few = method.components(inputs, n_masks=12, n_cohort=6, seed=0)
+    assert many.cohort[0].abs().amax() > 0
+    torch.testing.assert_close(many.cohort[0], few.cohort[0])

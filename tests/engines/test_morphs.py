@@ -7,17 +7,12 @@ import torch
 from torch import nn
 
 from captum_face import PairSimilarity
+from captum_face.attr._morphing import Ends, MorphComponents
 from captum_face.data import synthetic
 from captum_face.data.faces import render_faces
-from captum_face.engines.morphs import (
-    Ends,
-    MorphComponents,
-    alignment,
-    drawn_strangers,
-    morphs,
-    require_strangers,
-    turns,
-)
+from captum_face.engines.cohort import alignment, cycle_members, draw_cohort, require_cohort
+from captum_face.engines.morphs import morphs
+from captum_face.engines.sides import Sides
 
 
 def generator(seed=0):
@@ -56,12 +51,12 @@ def test_a_weight_is_what_changes_around_the_point():
     assert (ways.diff(dim=1) - expected).abs().max() < 0.02
 
 
-def test_strangers_take_turns_along_the_straight_lines():
+def test_cohort_take_turns_along_the_straight_lines():
     """So that the points of each are spread over all of the way."""
     shares = morphs(12, (2, 2), softness=None).shares[:, 0, 0]
-    people = turns(torch.arange(3.0), 12)
-    for stranger in range(3):
-        torch.testing.assert_close(shares[people == stranger].diff(), torch.full((3,), 0.25))
+    people = cycle_members(torch.arange(3.0), 12)
+    for member in range(3):
+        torch.testing.assert_close(shares[people == member].diff(), torch.full((3,), 0.25))
 
 
 @pytest.mark.parametrize("options", [{"softness": 0}, {"softness": -1.0}, {"scale": 0}])
@@ -70,8 +65,8 @@ def test_bad_options_of_morphs(options):
         morphs(2, (8, 8), **options)
 
 
-def components(strangers, perfect, scores):
-    both = torch.tensor([strangers]), torch.tensor([perfect])
+def components(cohort, perfect, scores):
+    both = torch.tensor([cohort]), torch.tensor([perfect])
     maps = torch.ones(1, 1, 2, 2)
     return MorphComponents(
         (maps, maps), (-maps, -maps), (both[0],) * 2, (both[1],) * 2, torch.tensor([scores])
@@ -84,7 +79,7 @@ def odds(value):
 
 @pytest.mark.parametrize("score", [0.15, 0.3, 0.5, 0.8])
 def test_the_odds_of_score_and_threshold_say_how_much_each_question_counts(score):
-    found = components(strangers=0.1, perfect=0.9, scores=score)
+    found = components(cohort=0.1, perfect=0.9, scores=score)
     (weight,), _ = positions = found.positions(0.3)
     assert odds(1 - float(weight)) == pytest.approx(odds((score - 0.1) / 0.8) / odds(0.2 / 0.8), rel=1e-4)
     torch.testing.assert_close(found.joined(positions)[1], (1 - 2 * weight).expand(1, 1, 2, 2))
@@ -105,75 +100,75 @@ def test_the_odds_of_score_and_threshold_say_how_much_each_question_counts(score
     ],
 )
 def test_at_the_threshold_and_at_the_ends(score, threshold, position):
-    found = components(strangers=0.1, perfect=0.9, scores=score)
+    found = components(cohort=0.1, perfect=0.9, scores=score)
     assert float(found.positions(threshold)[0]) == pytest.approx(position, abs=1e-6)
     assert float(found.positions(threshold, 0.25)[1]) == 0.25
 
 
-def test_strangers_no_less_alike_than_the_partner_itself():
-    assert float(components(strangers=1.0, perfect=1.0, scores=1.0).positions(0.3)[0]) == 0.5
+def test_cohort_no_less_alike_than_the_partner_itself():
+    assert float(components(cohort=1.0, perfect=1.0, scores=1.0).positions(0.3)[0]) == 0.5
 
 
-def test_every_stranger_has_as_many_turns():
+def test_every_stranger_has_as_many_cycle_members():
     people = torch.arange(3.0)
-    drawn = drawn_strangers(people, 8, generator())
+    drawn = draw_cohort(people, 8, generator())
     assert sorted(drawn.tolist()) == people.tolist()
-    assert sorted(turns(drawn, 8).bincount().tolist()) == [2, 3, 3]
-    many = drawn_strangers(torch.arange(50.0), 8, generator())
+    assert sorted(cycle_members(drawn, 8).bincount().tolist()) == [2, 3, 3]
+    many = draw_cohort(torch.arange(50.0), 8, generator())
     assert len(many.unique()) == 8
     assert many.max() > 8
 
 
-def test_strangers_count_as_often_as_they_have_turns():
+def test_cohort_count_as_often_as_they_have_cycle_members():
     pair = pixels()
     images = [torch.rand(1, 3, 12, 12, generator=generator(seed)) for seed in (0, 1)]
     faces = torch.rand(3, 3, 12, 12, generator=generator(2))
-    found = Ends.of(pair, (images[0], images[1]), faces, None, n_turns=5)
+    found = Ends.of(Sides(pair, (images[0], images[1])), faces, None, n_turns=5)
     scores = pair(faces, images[1].expand(3, -1, -1, -1))
     expected = (scores[[0, 1, 2, 0, 1]]).mean()
-    torch.testing.assert_close(found.stranger_scores[0], expected[None])
+    torch.testing.assert_close(found.cohort_scores[0], expected[None])
 
 
-def test_strangers_from_a_folder(tmp_path):
+def test_cohort_from_a_folder(tmp_path):
     from torchvision.utils import save_image
 
     faces = torch.rand(5, 3, 12, 10, generator=generator())
     for index, face in enumerate(faces):
         save_image(face, tmp_path / f"someone_{index}.png")
     like = (torch.rand(1, 3, 12, 10), torch.rand(1, 3, 12, 10))
-    assert (require_strangers(tmp_path, like) - faces).abs().max() < 1 / 255
+    assert (require_cohort(tmp_path, like) - faces).abs().max() < 1 / 255
 
 
-def test_rendered_strangers_take_the_images_form():
+def test_rendered_cohort_take_the_images_form():
     images = torch.rand(2, 1, 40, 36, dtype=torch.float64), torch.rand(2, 1, 40, 36, dtype=torch.float64)
-    faces = require_strangers(None, images)
+    faces = require_cohort(None, images)
     assert faces.shape[1:] == (1, 40, 36)
     assert faces.dtype == torch.float64
     assert faces.std(0).mean() > 0.05  # different people
 
 
-def test_few_strangers_warn():
+def test_few_cohort_warn():
     images = torch.rand(1, 3, 12, 12), torch.rand(1, 3, 12, 12)
-    with pytest.warns(UserWarning, match="3 strangers are few"):
-        require_strangers(torch.rand(3, 3, 12, 12), images)
+    with pytest.warns(UserWarning, match="a cohort of 3 is small"):
+        require_cohort(torch.rand(3, 3, 12, 12), images)
 
 
 @pytest.mark.parametrize(
-    ("strangers", "error", "message"),
+    ("cohort", "error", "message"),
     [
         (
             torch.rand(8, 3, 10, 12),
             ValueError,
-            r"expected strangers \(M, 3, 12, 12\), .* got \(8, 3, 10, 12\)",
+            r"expected cohort \(M, 3, 12, 12\), .* got \(8, 3, 10, 12\)",
         ),
-        (torch.rand(3, 12, 12), ValueError, "expected strangers of shape"),
-        ([1, 2], TypeError, "expected strangers as a torch.Tensor"),
+        (torch.rand(3, 12, 12), ValueError, "expected cohort of shape"),
+        ([1, 2], TypeError, "expected cohort as a torch.Tensor"),
         ("no such folder", FileNotFoundError, "expected a folder of face images"),
     ],
 )
-def test_what_no_strangers_are(strangers, error, message):
+def test_what_no_cohort_are(cohort, error, message):
     with pytest.raises(error, match=message):
-        require_strangers(strangers, (torch.rand(1, 3, 12, 12), torch.rand(1, 3, 12, 12)))
+        require_cohort(cohort, (torch.rand(1, 3, 12, 12), torch.rand(1, 3, 12, 12)))
 
 
 def pixels() -> PairSimilarity:
@@ -181,16 +176,18 @@ def pixels() -> PairSimilarity:
     return PairSimilarity(nn.Flatten(), threshold=0.9)
 
 
-def test_who_is_no_stranger():
+def test_who_is_no_member():
     images = tuple(torch.rand(2, 3, 12, 12, generator=generator(seed)) - 0.4 for seed in (0, 1))
     others = torch.rand(5, 3, 12, 12, generator=generator(2)) - 0.4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Ends.of(pixels(), images, others, 0.9)
+        Ends.of(Sides(pixels(), images), others, 0.9)
     for image in images:
         known = torch.cat([others, image[1:] + 0.01])
-        with pytest.warns(UserWarning, match=r"1 of 6 strangers look like .* scores (0.99|1.00)\d, .* 0.900"):
-            Ends.of(pixels(), images, known, 0.9)
+        with pytest.warns(
+            UserWarning, match=r"1 of 6 members of the cohort look like .* scores (0.99|1.00)\d, .* 0.900"
+        ):
+            Ends.of(Sides(pixels(), images), known, 0.9)
 
 
 def test_ends_are_scored_alike_with_a_module_and_a_function():
@@ -200,17 +197,17 @@ def test_ends_are_scored_alike_with_a_module_and_a_function():
         torch.rand(4, 3, 12, 12, generator=generator(1)),
     )
     starts = torch.rand(5, 3, 12, 12, generator=generator(2))
-    first = Ends.of(pair, images, starts, None)
-    second = Ends.of(lambda a, b: pair(a, b), images, starts, None)
+    first = Ends.of(Sides(pair, images), starts, None)
+    second = Ends.of(Sides(lambda a, b: pair(a, b), images), starts, None)
     for x, y in zip(
-        [*first.stranger_scores, *first.perfect_scores, first.scores],
-        [*second.stranger_scores, *second.perfect_scores, second.scores],
+        [*first.cohort_scores, *first.perfect_scores, first.scores],
+        [*second.cohort_scores, *second.perfect_scores, second.scores],
         strict=True,
     ):
         assert x.shape == (4,)
         torch.testing.assert_close(x, y)
     expected = torch.stack([pair(start[None], images[1]) for start in starts]).mean(0)
-    torch.testing.assert_close(first.stranger_scores[0], expected)
+    torch.testing.assert_close(first.cohort_scores[0], expected)
     torch.testing.assert_close(first.perfect_scores[0], torch.ones(4))
 
 
@@ -224,9 +221,9 @@ def test_images_that_do_not_lie_on_the_others_are_noticed():
     pair = PairSimilarity(nn.Flatten(), threshold=0.999999)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Ends.of(pair, images, faces, 1.0)
-    with pytest.warns(UserWarning, match=r"image_b\[0\] does not lie on the strangers' mean face"):
-        Ends.of(pair, (two.image_a, shifted), faces, 1.0)
+        Ends.of(Sides(pair, images), faces, 1.0)
+    with pytest.warns(UserWarning, match=r"image_b\[0\] does not lie on the cohort's mean face"):
+        Ends.of(Sides(pair, (two.image_a, shifted)), faces, 1.0)
 
 
 def test_images_that_share_their_memory_are_told_apart():
@@ -234,10 +231,12 @@ def test_images_that_share_their_memory_are_told_apart():
     images = torch.rand(3, 3, 12, 12, generator=generator(0))
     starts = torch.rand(4, 3, 12, 12, generator=generator(1))
     pair = pixels()
-    got, want = (Ends.of(pair, (images, first), starts, None) for first in (images[:1], images[:1].clone()))
+    got, want = (
+        Ends.of(Sides(pair, (images, first)), starts, None) for first in (images[:1], images[:1].clone())
+    )
     torch.testing.assert_close(got.scores, want.scores)
     torch.testing.assert_close(got.scores, pair(images, images[:1]))
     for x, y in zip(
-        got.stranger_scores + got.perfect_scores, want.stranger_scores + want.perfect_scores, strict=True
+        got.cohort_scores + got.perfect_scores, want.cohort_scores + want.perfect_scores, strict=True
     ):
         torch.testing.assert_close(x, y)

@@ -14,7 +14,7 @@ from captum_face.engines.masks import masked_scores, random_patches
 from captum_face.metrics import perturbation_curve
 from captum_face.pair import passes
 from captum_face.pair.passes import cheapest_batch_size, default_batch_size, in_passes
-from captum_face.pair.speed import _MEASURED, _TWINS, _QuickPReLU, _Twin, accelerated, images_per_pass, plan
+from captum_face.pair.speed import _KNOWN, _MEASURED, _QuickPReLU, _Twin, accelerated, images_per_pass, plan
 from tests.conftest import small_net
 from tests.engines.test_channels import looped_maps
 
@@ -109,11 +109,11 @@ def test_a_twin_goes_with_its_model(images):
     net = small_net().eval()
     quick(PairSimilarity(net), images[0])
     gc.collect()  # what other tests have left
-    gone, before = weakref.ref(net), len(_TWINS)
+    gone, before = weakref.ref(net), len(_KNOWN)
     del net
     gc.collect()
     assert gone() is None
-    assert len(_TWINS) == before - 1
+    assert len(_KNOWN) == before - 1
 
 
 class Shared(nn.Module):
@@ -308,7 +308,7 @@ def test_nothing_is_left_of_two_hundred_calls(net, images):
 
     def held():
         gc.collect()
-        return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()), len(_TWINS), len(_MEASURED)
+        return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()), len(_KNOWN), len(_MEASURED)
 
     for call in calls:
         call()

@@ -1,0 +1,233 @@
+"""The contract of a method: one image and its K partners give maps."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from captum.attr import Attribution
+from captum.log import log_usage
+from torch import Tensor
+
+from captum_face._validation import require_pair
+from captum_face.engines.sides import Sides, require_pair_similarity
+from captum_face.pair.passes import BATCH_OPTIONS, require_batch_size
+from captum_face.pair.similarity import frozen
+
+__all__ = ["DetailedAttributions", "PairAttribution", "on_sides"]
+
+
+@dataclass(frozen=True, eq=False)  # tensors have no single answer to ==
+class DetailedAttributions:
+    """Maps with what else a method knows; made by :meth:`PairAttribution.attribute_detailed`."""
+
+    attributions: tuple[Tensor, Tensor]  #: what :meth:`PairAttribution.attribute` gives
+    scores: Tensor  #: ``(N,)``: the pairs' scores
+    details: dict[
+        str, Tensor
+    ]  #: each ``(N, 2)``, a value for both images of each pair; empty for most methods
+
+
+def on_sides(
+    attribute: Callable[..., tuple[Tensor, ...]] | None = None, *, convergence_delta: bool = False
+) -> Any:
+    """Makes ``attribute(self, sides, *, options)`` what users of Captum call: ``attribute(inputs, ...)``.
+
+    The method is handed :class:`~captum_face.engines.sides.Sides` and returns what
+    :meth:`Sides.explain <captum_face.engines.sides.Sides.explain>` gave. Before that the images are checked,
+    the model is frozen and gradients are switched off; afterwards all of it is as it was, also after an
+    error. The result carries Captum's ``log_usage``, which :class:`captum.attr.NoiseTunnel` relies on, and
+    takes ``show_progress``.
+
+    Args:
+        attribute: The method. Its options are keyword-only and have defaults.
+        convergence_delta: Whether it notes ``"convergence_delta"`` for each side. Then it takes Captum's
+            ``return_convergence_delta``, and :meth:`PairAttribution.has_convergence_delta` is True.
+    """
+    if attribute is None:
+        return functools.partial(on_sides, convergence_delta=convergence_delta)
+
+    @functools.wraps(attribute)
+    def run(
+        self: PairAttribution, inputs: tuple[Tensor, Tensor], *, show_progress: bool = False, **options: Any
+    ) -> Any:
+        wanted = convergence_delta and options.pop("return_convergence_delta", False)
+        sides = self._sides(inputs, options, show_progress)
+        maps = self._run(attribute, sides, options)
+        return (maps, sides.details()["convergence_delta"]) if wanted else maps
+
+    signature = inspect.signature(attribute)
+    own = list(signature.parameters.values())[2:]
+    added = ("return_convergence_delta", "show_progress") if convergence_delta else ("show_progress",)
+    places = [p for p in own if p.kind is not p.VAR_KEYWORD]
+    places += [
+        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool") for n in added
+    ]
+    places += [p for p in own if p.kind is p.VAR_KEYWORD]
+    first = next(iter(signature.parameters.values()))
+    inputs = inspect.Parameter(
+        "inputs", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation="tuple[Tensor, Tensor]"
+    )
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[first, inputs, *places], return_annotation="tuple[Tensor, Tensor]"
+    )
+    run.on_sides = attribute  # type: ignore[attr-defined]
+    run.convergence_delta = convergence_delta  # type: ignore[attr-defined]
+    return log_usage()(run)
+
+
+class PairAttribution(Attribution):
+    """Base of the methods that explain a pair of images.
+
+    A method defines ``attribute(self, sides, *, options)`` under :func:`on_sides`, and stands under
+    :func:`~captum_face.attr.method`, which registers it.
+
+    Shared by all methods:
+
+    * ``inputs`` is ``(image_a, image_b)``: float ``(N, C, H, W)`` in [0, 1]; a batch of 1 on one side
+      stands against all N of the other and is computed once.
+    * The result is ``(attr_a, attr_b)``, each ``(N, C, H, W)`` on the inputs' device and in their dtype,
+      without gradients: for a side of batch 1, one map for each of its N pairs. Positive speaks for the
+      same person, negative against. A method with one value per pixel repeats it over the channels.
+    * ``show_progress=True`` shows a progress bar.
+    * The model runs in eval mode with frozen parameters and is left as it was, also after an error.
+    * A batch gives what its items give one by one.
+
+    Args:
+        forward_func: A :class:`~captum_face.PairSimilarity`; methods that need scores alone also take
+            any callable ``(image_a, image_b) -> (N,)``.
+    """
+
+    forward_func: Callable[..., Tensor]
+    name: ClassVar[str] = ""  #: what ``explain(method=...)`` and ``--method`` call it
+    family: ClassVar[str] = (
+        ""  #: ``"feature-guided"``, ``"gradient"``, ``"occlusion"``, ``"null baseline"``, ...
+    )
+    passes: ClassVar[str] = ""  #: forward and backward passes for a pair, D = embedding size
+    source: ClassVar[str] = ""  #: the publication
+    #: What it needs at least: ``"gradients"``, ``"embeddings"`` or ``"scores alone"``.
+    needs: ClassVar[str] = "scores alone"
+    null: ClassVar[bool] = False  #: whether it explains nothing, and stands in tables for comparison
+    argues: ClassVar[str | None] = None  #: a null baseline that argues ``"for"`` a match, whatever is asked
+    float32: ClassVar[bool] = False  #: whether the model computes in float32, whatever the pair's precision
+    #: Whether ``baselines`` of several images are a sample for every pair, and not one for each.
+    sampled_baselines: bool = False
+
+    def __init__(self, forward_func: Callable[..., Tensor]) -> None:
+        super().__init__(forward_func)
+
+    @classmethod
+    def build(cls, forward_func: Callable[..., Tensor]) -> PairAttribution:
+        """The method on a ``forward_func``, with the defaults of its constructor."""
+        return cls(forward_func)
+
+    @classmethod
+    def options(cls) -> dict[str, inspect.Parameter]:
+        """The keyword options of :meth:`attribute`, by name."""
+        parameters = inspect.signature(cls.attribute).parameters
+        return {
+            name: p
+            for name, p in parameters.items()
+            if p.kind is p.KEYWORD_ONLY and name != "return_convergence_delta"
+        }
+
+    @classmethod
+    def arguments(cls) -> set[str]:
+        """What its constructor takes besides ``forward_func``."""
+        return {name for name in inspect.signature(cls).parameters if name != "forward_func"}
+
+    @classmethod
+    def deterministic(cls) -> bool:
+        """Whether equal inputs give equal maps without a seed."""
+        return "seed" not in cls.options()
+
+    @classmethod
+    def cohort_option(cls) -> str | None:
+        """The option that takes faces of other people; None for methods that compare with nobody."""
+        names = ("cohort", *(["baselines"] if cls.sampled_baselines is True else []))
+        return next((name for name in names if name in cls.options()), None)
+
+    @classmethod
+    def batch_option(cls) -> str | None:
+        """What it calls the images in one pass: see :data:`captum_face.pair.passes.BATCH_OPTIONS`."""
+        return next((name for name in BATCH_OPTIONS if name in cls.options()), None)
+
+    def has_convergence_delta(self) -> bool:
+        """Whether :meth:`attribute` takes Captum's ``return_convergence_delta``."""
+        return bool(getattr(type(self).attribute, "convergence_delta", False))
+
+    def attribute_probe(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        *,
+        partner_embeddings: Tensor | None = None,
+        show_progress: bool = False,
+        **options: Any,
+    ) -> Tensor:
+        """The attributions of image A alone, at half the cost.
+
+        Args:
+            inputs: As for :meth:`attribute`.
+            partner_embeddings: The embeddings ``(N, D)`` of image B where they are known, which then does not
+                pass the model again.
+            show_progress: Show a progress bar.
+            options: Those of :meth:`attribute`.
+
+        Returns:
+            ``(N, C, H, W)``, what :meth:`attribute` gives for image A.
+        """
+        known = {} if partner_embeddings is None else {True: partner_embeddings.detach()}
+        sides = self._sides(inputs, options, show_progress, which=(False,), known=known)
+        return self._run(type(self).attribute.on_sides, sides, options)[0]
+
+    def attribute_detailed(
+        self, inputs: tuple[Tensor, Tensor], *, show_progress: bool = False, **options: Any
+    ) -> DetailedAttributions:
+        """The attributions with the pairs' scores, and with what else the method knows of its maps.
+
+        Args:
+            inputs: As for :meth:`attribute`.
+            show_progress: Show a progress bar.
+            options: Those of :meth:`attribute`.
+
+        Cost: at most one forward pass for each image more than :meth:`attribute`.
+        """
+        sides = self._sides(inputs, options, show_progress)
+        attr_a, attr_b = self._run(type(self).attribute.on_sides, sides, options)
+        with frozen(self.forward_func), torch.inference_mode(False), torch.no_grad():
+            return DetailedAttributions((attr_a, attr_b), sides.scores, sides.details())
+
+    def _sides(
+        self, inputs: tuple[Tensor, Tensor], options: dict[str, Any], show_progress: bool, **given: Any
+    ) -> Sides:
+        """Checked images without gradients, and what the method is handed with them."""
+        name = type(self).__name__
+        for option in BATCH_OPTIONS:
+            require_batch_size(options.get(option), option)
+        if self.needs != "scores alone":
+            require_pair_similarity(self.forward_func, name)
+        with torch.inference_mode(False):  # whose tensors cannot take part in a backward pass
+            image_a, image_b = (
+                image.detach().clone() if image.is_inference() else image.detach()
+                for image in require_pair(inputs)
+            )
+        if not callable(self.forward_func):
+            raise TypeError(f"expected forward_func to be callable, got {type(self.forward_func).__name__}")
+        size = next((options[option] for option in BATCH_OPTIONS if option in options), None)
+        return Sides(
+            self.forward_func,
+            (image_a, image_b),
+            batch_size=size,
+            float32=self.float32,
+            name=name,
+            show_progress=show_progress,
+            **given,
+        )
+
+    def _run(self, method: Callable[..., Any], sides: Sides, options: dict[str, Any]) -> Any:
+        with frozen(self.forward_func), torch.inference_mode(False), torch.no_grad():
+            return method(self, sides, **options)
