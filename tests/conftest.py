@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_face import PairSimilarity
 from captum_face.decoder import FaceDecoder
+from captum_face.testing import SmallNet, small_net
 
 # Networks this small gain nothing from a second thread, and threads that wait for a busy core cost a lot.
 torch.set_num_threads(1)
@@ -50,37 +51,6 @@ def real_images(shared: Path) -> tuple[Tensor, Tensor]:
         for side in ("image_a", "image_b")
     )
     return next(sides), next(sides)
-
-
-class SmallNet(nn.Module):
-    """A convolutional embedding with what face networks have: BatchNorm, PReLU, a residual, dropout."""
-
-    def __init__(self, dimensions: int = 7, channels: int = 3) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, 6, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(6)
-        self.prelu = nn.PReLU(6)
-        self.conv2 = nn.Conv2d(6, 6, 3, padding=1, groups=6)
-        self.bn2 = nn.BatchNorm2d(6)
-        self.pool = nn.AdaptiveAvgPool2d((3, 3))
-        self.dropout = nn.Dropout(0.5)
-        self.fc = nn.Linear(54, dimensions)
-
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.prelu(self.bn1(self.conv1(images)))
-        x = x + self.bn2(self.conv2(x))
-        return self.fc(self.dropout(self.pool(x).flatten(1)))
-
-
-def small_net(**options: int) -> SmallNet:
-    """A seeded :class:`SmallNet` whose BatchNorms have seen data, in training mode with gradients on."""
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        net = SmallNet(**options)
-        with torch.no_grad():
-            for _ in range(3):
-                net(torch.rand(16, options.get("channels", 3), 16, 16))
-    return net
 
 
 def small_decoder() -> FaceDecoder:

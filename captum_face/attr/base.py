@@ -27,14 +27,11 @@ class DetailedAttributions:
 
     attributions: tuple[Tensor, Tensor]  #: what :meth:`PairAttribution.attribute` gives
     scores: Tensor  #: ``(N,)``: the pairs' scores
-    details: dict[
-        str, Tensor
-    ]  #: each ``(N, 2)``, a value for both images of each pair; empty for most methods
+    #: Each ``(N, 2)``, a value for both images of each pair; empty for most methods.
+    details: dict[str, Tensor]
 
 
-def on_sides(
-    attribute: Callable[..., tuple[Tensor, ...]] | None = None, *, convergence_delta: bool = False
-) -> Any:
+def on_sides(attribute: Callable[..., Any] | None = None, *, convergence_delta: bool = False) -> Any:
     """Makes ``attribute(self, sides, *, options)`` what users of Captum call: ``attribute(inputs, ...)``.
 
     The method is handed :class:`~captum_face.engines.sides.Sides` and returns what
@@ -60,24 +57,26 @@ def on_sides(
         maps = self._run(attribute, sides, options)
         return (maps, sides.details()["convergence_delta"]) if wanted else maps
 
-    signature = inspect.signature(attribute)
-    own = list(signature.parameters.values())[2:]
-    added = ("return_convergence_delta", "show_progress") if convergence_delta else ("show_progress",)
-    places = [p for p in own if p.kind is not p.VAR_KEYWORD]
-    places += [
-        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool") for n in added
-    ]
-    places += [p for p in own if p.kind is p.VAR_KEYWORD]
-    first = next(iter(signature.parameters.values()))
-    inputs = inspect.Parameter(
-        "inputs", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation="tuple[Tensor, Tensor]"
-    )
-    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[first, inputs, *places], return_annotation="tuple[Tensor, Tensor]"
-    )
+    run.__signature__ = _public_signature(attribute, convergence_delta)  # type: ignore[attr-defined]
     run.on_sides = attribute  # type: ignore[attr-defined]
     run.convergence_delta = convergence_delta  # type: ignore[attr-defined]
     return log_usage()(run)
+
+
+def _public_signature(attribute: Callable[..., Any], convergence_delta: bool) -> inspect.Signature:
+    """The signature that users see: ``inputs`` in place of the sides, and what the decorator adds."""
+    signature = inspect.signature(attribute)
+    first, _, *own = signature.parameters.values()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    inputs = inspect.Parameter("inputs", first.kind, annotation="tuple[Tensor, Tensor]")
+    flags = (["return_convergence_delta"] if convergence_delta else []) + ["show_progress"]
+    added = [inspect.Parameter(name, keyword, default=False, annotation="bool") for name in flags]
+    named = [p for p in own if p.kind is keyword]
+    returns = signature.return_annotation
+    return signature.replace(
+        parameters=[first, inputs, *named, *added, *(p for p in own if p.kind is not keyword)],
+        return_annotation="tuple[Tensor, Tensor]" if attribute.__name__ == "attribute" else returns,
+    )
 
 
 class PairAttribution(Attribution):

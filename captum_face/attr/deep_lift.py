@@ -18,14 +18,15 @@ from torch import Tensor, nn
 
 from captum_face.attr.base import on_sides
 from captum_face.attr.each_side import _EachSide
-from captum_face.attr.guided_backprop import RECTIFIERS
 from captum_face.attr.registry import method
 from captum_face.engines.one_image import NormalisedBy
 from captum_face.engines.sides import Sides
 from captum_face.pair.scores import unit
 
-__all__ = ["PairDeepLift"]
+__all__ = ["RECTIFIERS", "PairDeepLift"]
 
+#: What guided backpropagation calls a rectifier.
+RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU)
 #: Activations that act on each value by itself: the rescale rule holds for any of them.
 ELEMENTWISE = (
     *RECTIFIERS, nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LogSigmoid,

@@ -10,15 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from captum_face.attr.base import on_sides
+from captum_face.attr.deep_lift import RECTIFIERS
 from captum_face.attr.each_side import _EachSide
 from captum_face.attr.registry import method
 from captum_face.engines.one_image import require_differentiable
 from captum_face.engines.sides import Sides
 
-__all__ = ["RECTIFIERS", "PairGuidedBackprop"]
-
-#: What guided backpropagation calls a rectifier.
-RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU)
+__all__ = ["PairGuidedBackprop"]
 
 
 @method(

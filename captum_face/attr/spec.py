@@ -28,10 +28,11 @@ class MethodSpec:
     """A method, its options, and what is done to its maps; made by :meth:`of`."""
 
     label: str  #: as it was asked for, such as ``"corrrise:n_patches=10,smooth=5"``
-    method: type[PairAttribution] | PairAttribution  #: the class, or an instance of it
+    kind: type[PairAttribution]  #: the method's class
     arguments: dict[str, Any] = field(default_factory=dict)  #: of the class's constructor
     options: dict[str, Any] = field(default_factory=dict)  #: of the method's ``attribute``
     sigma: float = 0.0  #: standard deviation in pixels of the Gaussian that smooths the maps
+    instance: PairAttribution | None = None  #: the method itself, where a caller gave one
 
     @classmethod
     def of(cls, method: str | type[Attribution] | PairAttribution | MethodSpec) -> MethodSpec:
@@ -53,7 +54,7 @@ class MethodSpec:
         if isinstance(method, MethodSpec):
             return method
         if isinstance(method, PairAttribution):
-            return cls(method.name or type(method).__name__, method)
+            return cls(method.name or type(method).__name__, type(method), instance=method)
         if isinstance(method, type):
             found = _as_pair_method(method, f"{method.__module__}.{method.__qualname__}")
             return cls(found.name or found.__name__, found)
@@ -85,11 +86,6 @@ class MethodSpec:
         )
 
     @property
-    def kind(self) -> type[PairAttribution]:
-        """The method's class."""
-        return self.method if isinstance(self.method, type) else type(self.method)
-
-    @property
     def name(self) -> str:
         """What the registry calls the method, or the name of its class."""
         return self.kind.name or self.kind.__name__
@@ -100,14 +96,14 @@ class MethodSpec:
         Raises:
             ValueError: an instance that explains another one.
         """
-        if isinstance(self.method, type):
-            return self.method(forward_func, **self.arguments)
-        if self.method.forward_func is not forward_func:
+        if self.instance is None:
+            return self.kind(forward_func, **self.arguments)
+        if self.instance.forward_func is not forward_func:
             raise ValueError(
                 f"expected an instance of {self.name} on the pair that is explained, got one on another; "
                 "give the class or the name"
             )
-        return self.method
+        return self.instance
 
     def require_options(self, options: Mapping[str, Any]) -> None:
         """Checks options that are given beside those of the text.
@@ -131,7 +127,7 @@ class MethodSpec:
     @property
     def raw(self) -> str:
         """What rows that differ in their smoothing alone have in common."""
-        if not isinstance(self.method, type):
+        if self.instance is not None:
             return self.label
         return json.dumps([self.name, self.arguments, self.options], sort_keys=True, default=str)
 

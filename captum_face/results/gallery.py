@@ -89,7 +89,11 @@ def attribute_gallery(
         require_positive_int(top_k, "top_k")
     # An option that the method lacks: here, before the gallery is embedded.
     inspect.signature(method.attribute).bind((probe, gallery), **options)
-    require_maps_alone(options)
+    if options.get("return_convergence_delta"):
+        raise ValueError(
+            "expected options that leave attribute()'s answer a pair of maps, got "
+            "return_convergence_delta; call attribute() itself for what else it returns"
+        )
     if gallery_embeddings is not None:
         require_embeddings(gallery_embeddings, len(gallery))
     with pair.frozen(), torch.inference_mode(False), torch.no_grad():
@@ -109,16 +113,6 @@ def attribute_gallery(
         (probe, gallery), partner_embeddings=gallery_embeddings.to(probe.device), **options
     )
     return GalleryAttributions(maps, indices, scores[indices])
-
-
-def require_maps_alone(options: dict[str, Any]) -> None:
-    """Raises a ValueError if an option makes ``attribute`` return more than two maps."""
-    for name in options:
-        if name.startswith("return_") and options[name]:
-            raise ValueError(
-                f"expected options that leave attribute()'s answer a pair of maps, got {name}; call "
-                "attribute() itself for what else it returns"
-            )
 
 
 def select_baselines(

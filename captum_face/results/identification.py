@@ -29,7 +29,7 @@ from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 from captum_face.results._saving import file_name, save_result, settings, versions
 from captum_face.results.explanation import prepared_method, single_image
-from captum_face.results.gallery import attribute_gallery, require_maps_alone, select_baselines
+from captum_face.results.gallery import attribute_gallery, select_baselines
 
 __all__ = ["Identification", "Match", "identify"]
 
@@ -204,7 +204,6 @@ def identify(
     spec, attribution, options = prepared_method(pair, method, options)
     require_positive_int(top_k, "top_k")
     require_batch_size(batch_size, "batch_size")
-    require_maps_alone(options)
     image = require_images(single_image(probe), "probe")
     if len(image) != 1:
         raise ValueError(f"expected one probe (1, C, H, W), got {tuple(image.shape)}; give them one by one")

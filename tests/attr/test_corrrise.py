@@ -219,7 +219,8 @@ def test_stops_when_the_error_is_low_enough(single):
     a, b = (image[:1] if i == single else image for i, image in enumerate((a, b)))
     masks = random_patches(1200, (18, 14), generator=generator)
     target = 0.2
-    maps, used = CorrRISE(pair).attribute((a, b), masks=masks, target_error=target, return_n_masks=True)
+    found = CorrRISE(pair).attribute_detailed((a, b), masks=masks, target_error=target)
+    maps, used = found.attributions, found.details["n_masks"]
     assert used.shape == (3, 2)
     assert used.dtype == torch.int64
     assert (used % 50 == 0).all()
@@ -238,14 +239,14 @@ def test_stops_when_the_error_is_low_enough(single):
 def test_that_never_stops_is_the_plain_result(pair, images):
     plain = CorrRISE(pair).attribute(images, n_masks=170, seed=2)
     options = {"n_masks": 170, "seed": 2, "target_error": 1e-6}
-    maps, used = CorrRISE(pair).attribute(images, return_n_masks=True, **options)
-    assert used.eq(170).all()
+    found = CorrRISE(pair).attribute_detailed(images, **options)
+    maps = found.attributions
+    assert found.details["n_masks"].eq(170).all()
     for got, want in zip(maps, plain, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
     again = CorrRISE(pair).attribute(images, **options)
     assert all(torch.equal(x, y) for x, y in zip(again, maps, strict=True))
-    _, used = CorrRISE(pair).attribute(images, n_masks=60, seed=2, return_n_masks=True)
-    assert used.eq(60).all()
+    assert CorrRISE(pair).attribute_detailed(images, n_masks=60, seed=2).details["n_masks"].eq(60).all()
 
 
 def test_stopping_saves_passes(images):
@@ -257,9 +258,10 @@ def test_stopping_saves_passes(images):
 
     pair = PairSimilarity(model)
     inputs = (images[0][:1], images[1])
-    _, used = CorrRISE(pair).attribute(inputs, n_masks=5000, target_error=0.5, seed=0, return_n_masks=True)
+    found = CorrRISE(pair).attribute_detailed(inputs, n_masks=5000, target_error=0.5, seed=0)
+    used = found.details["n_masks"]
     assert used.max() < 1000
-    assert sum(seen) == 3 + used[:, 0].max() + 3 * 1 + used[:, 1].sum()
+    assert sum(seen) == 3 + used[:, 0].max() + 1 + used[:, 1].sum()
 
 
 @pytest.mark.parametrize("target", [0, -0.1, float("nan")])
@@ -280,9 +282,9 @@ def test_the_error_is_how_far_seeds_lie_from_the_truth(pair, images):
 
 def test_a_map_of_zeros_is_never_sure(images):
     constant = CorrRISE(lambda a, b: torch.ones(len(a)))
-    maps, used = constant.attribute(images, n_masks=130, target_error=0.9, return_n_masks=True)
-    assert used.eq(130).all()
-    assert all(attr.eq(0).all() for attr in maps)
+    found = constant.attribute_detailed(images, n_masks=130, target_error=0.9)
+    assert found.details["n_masks"].eq(130).all()
+    assert all(attr.eq(0).all() for attr in found.attributions)
 
 
 def test_stratified_masks_give_the_same_map_with_less_noise(pair, images):

@@ -66,8 +66,9 @@ def test_the_error_of_a_tolerance_is_below_the_bound(images, single, options):
     net, passes = small_net(dimensions=60).double().eval(), []
     pair = PairSimilarity(net, threshold=0.1)
     inputs = tuple(image[:1].double() if i == single else image.double() for i, image in enumerate(images))
-    exact, none = FGGB(pair).attribute(inputs, return_error_bound=True, **options)
-    assert none.eq(0).all()
+    found = FGGB(pair).attribute_detailed(inputs, **options)
+    exact = found.attributions
+    assert found.details["error_bound"].eq(0).all()
 
     def count_the_way_back(_, args, out):
         if out.requires_grad:
@@ -76,9 +77,8 @@ def test_the_error_of_a_tolerance_is_below_the_bound(images, single, options):
     net.fc.register_forward_hook(count_the_way_back)
     for tolerance in (0.02, 0.1, 0.5):
         passes.clear()
-        maps, bound = FGGB(pair).attribute(
-            inputs, tolerance=tolerance, return_error_bound=True, internal_batch_size=1, **options
-        )
+        found = FGGB(pair).attribute_detailed(inputs, tolerance=tolerance, internal_batch_size=1, **options)
+        maps, bound = found.attributions, found.details["error_bound"]
         assert bound.shape == (3, 2)
         with torch.no_grad():
             weights = pair.contributions(pair.embed(inputs[0]), pair.embed(inputs[1]))
@@ -104,17 +104,16 @@ def test_a_pair_without_weights_has_an_empty_map(images):
         score="dot",
     )
     a, black = images[0][:1], torch.zeros_like(images[0][:1])
-    maps, bound = FGGB(disjoint).attribute(
-        (a, black), embedding="raw", tolerance=0.3, return_error_bound=True
-    )
-    assert all(attr.eq(0).all() for attr in maps)
-    assert bound.eq(0).all()
+    found = FGGB(disjoint).attribute_detailed((a, black), embedding="raw", tolerance=0.3)
+    assert all(attr.eq(0).all() for attr in found.attributions)
+    assert found.details["error_bound"].eq(0).all()
 
 
 @pytest.mark.real
 def test_a_tolerance_on_real_pairs(real_pair, real_images):
     exact = FGGB(real_pair).attribute(real_images)
-    maps, bound = FGGB(real_pair).attribute(real_images, tolerance=0.1, return_error_bound=True)
+    found = FGGB(real_pair).attribute_detailed(real_images, tolerance=0.1)
+    maps, bound = found.attributions, found.details["error_bound"]
     for side in (0, 1):
         errors = (maps[side] - exact[side])[:, 0].flatten(1).norm(dim=1)
         assert (errors < bound[:, side]).all()

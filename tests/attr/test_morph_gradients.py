@@ -171,9 +171,8 @@ def test_all_partners_share_the_cohort_points(strict, images, cohort):
         method.attribute((image, partners), n_points=8, seed=0)
         return sum(calls)
 
-    # A partner more costs its own side (16), its own morphs (8), and being embedded: for the ends, as the
-    # image's partner, and the image as its own.
-    assert points(partners) - points(partners[:2]) == 16 + 8 + 3
+    # A partner more costs its own side (16), its own morphs (8), and being embedded once.
+    assert points(partners) - points(partners[:2]) == 16 + 8 + 1
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_an_unfinished_score_says_what_is_missing():
     class Unfinished(Score):
         pass
 
-    with pytest.raises(TypeError, match="Unfinished must define contributions"):
+    with pytest.raises(TypeError, match="Unfinished must define compare"):
         Unfinished()(torch.ones(1, 2), torch.ones(1, 2))
 
 

@@ -109,12 +109,9 @@ def test_bilrp_needs_two_relevance_passes_a_gallery_image(pair, probe, gallery, 
 
 @every_method
 def test_the_side_of_the_gallery_is_not_explained(method, pair, probe, gallery):
-    from captum_face.attr._base import first_side_alone
-
     built, options = method.build(pair), FAST.get(method.name, {})
-    alone = first_side_alone(built).attribute((probe, gallery), **options)
-    assert alone[1].shape == (0, 3, 18, 14)
-    torch.testing.assert_close(alone[0], built.attribute((probe, gallery), **options)[0])
+    alone = built.attribute_probe((probe, gallery), **options)
+    torch.testing.assert_close(alone, built.attribute((probe, gallery), **options)[0])
 
 
 def test_the_best_are_explained_in_their_order(pair, probe, gallery):
@@ -202,25 +199,27 @@ def test_scores_of_many_probes_in_chunks(pair, images, gallery, monkeypatch):
     with torch.no_grad(), pair.frozen():
         probes, known = pair.embed(images[0]), pair.embed(gallery)
         whole = gallery_scores(pair, probes, known)
-        monkeypatch.setattr("captum_face.results.gallery._CHUNK", 2 * probes.numel())
+        monkeypatch.setattr("captum_face.pair.embedding._CHUNK", 2 * probes.numel())
         torch.testing.assert_close(gallery_scores(pair, probes, known), whole)
         torch.testing.assert_close(whole[:, 2], pair(images[0], gallery[2:3]))
 
 
 def test_the_probe_goes_through_the_twin(pair, probe, gallery):
-    from captum_face.pair.speed import _Twin, accelerated
-    from captum_face.results.gallery import with_known_embeddings
+    from captum_face.engines.sides import Sides
+    from captum_face.pair.speed import _Twin
 
-    known = with_known_embeddings(pair, gallery, torch.zeros(7, 7))
+    seen = []
+
+    def one(side):
+        assert isinstance(side.quick.embedding_model, _Twin)
+        torch.testing.assert_close(side.quick.embed(probe), pair.embed(probe), rtol=1e-5, atol=1e-6)
+        assert torch.equal(side.partner_embeddings, torch.zeros(7, 7))
+        seen.append(side.rows)
+        return torch.zeros(7, 18, 14)
+
     with pair.frozen(), torch.no_grad():
-        twin = accelerated(known, probe)
-        assert isinstance(twin.embedding_model, _Twin)
-        calls = []
-        handle = twin.embedding_model.register_forward_hook(lambda *_: calls.append(1))
-        torch.testing.assert_close(twin.embed(probe), pair.embed(probe), rtol=1e-5, atol=1e-6)
-        assert torch.equal(twin.embed(gallery), torch.zeros(7, 7))
-        handle.remove()
-    assert calls == [1]
+        Sides(pair, (probe, gallery), which=(False,), known={True: torch.zeros(7, 7)}).explain(one)
+    assert seen == [slice(0, 7)]
 
 
 def test_what_does_not_fit_is_refused_before_any_pass(probe, gallery):

@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_refused_before_any_pass(pair, folder):
         ((probe, gallery, "corise"), {}, ValueError, "did you mean 'corrrise'"),
         ((probe, gallery), {"n_mask": 4}, ValueError, "did you mean 'n_masks'"),
         ((probe, gallery), {"batch_size": "all"}, ValueError, "batch_size"),
-        ((probe, gallery, "lrp"), {"return_convergence_delta": True}, ValueError, "a pair of maps"),
+        ((probe, gallery, "lrp"), {"return_convergence_delta": True}, ValueError, "unknown option of lrp"),
     ):
         with pytest.raises(error, match=message):
             identify(pair, *arguments, **options)
