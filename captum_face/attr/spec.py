@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from captum.attr import Attribution
 from torch import Tensor
@@ -53,11 +53,12 @@ class MethodSpec:
         """
         if isinstance(method, MethodSpec):
             return method
-        if isinstance(method, PairAttribution):
-            return cls(method.name or type(method).__name__, type(method), instance=method)
         if isinstance(method, type):
             found = _as_pair_method(method, f"{method.__module__}.{method.__qualname__}")
             return cls(found.name or found.__name__, found)
+        if isinstance(method, PairAttribution):
+            instance = cast(PairAttribution, method)
+            return cls(instance.name or type(instance).__name__, type(instance), instance=instance)
         if not isinstance(method, str):
             raise TypeError(
                 "expected a method by its name, as a class or as an instance such as FGGB(pair), got "

@@ -36,7 +36,7 @@ _ROUTING = {
 # Nothing happens here, if the numbers say so as well.
 _IDENTITIES = {
     "alpha_dropout", "clone", "contiguous", "dropout", "dropout1d", "dropout2d", "dropout3d",
-    "feature_alpha_dropout", "feature_dropout", "require_faces", "to", "type_as",
+    "feature_alpha_dropout", "feature_dropout", "to", "type_as",
 }  # fmt: skip
 _RESHAPES = {"flatten", "reshape", "reshape_as", "squeeze", "unflatten", "unsqueeze", "view", "view_as"}
 _ARITHMETIC: dict[str, Callable[..., Tensor]] = {
@@ -62,7 +62,7 @@ def is_layer(module: nn.Module) -> bool:
 
 
 def is_identity(kind: str, given: Tensor, result: Any) -> bool:
-    """Whether an operation hands on what it is given: dropout in eval mode, checks, copies."""
+    """Whether an operation hands on what it is given: dropout in eval mode, copies."""
     same = isinstance(result, Tensor) and result.dtype == given.dtype and result.shape == given.shape
     return kind in _IDENTITIES and same and bool(torch.equal(given, result))
 

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from captum_face.models.onnx import OnnxEmbedding
-
 __all__ = ["Trace", "drop_unused", "trace"]
 
 
@@ -25,6 +23,7 @@ class Trace:
 
     def __init__(self, root: nn.Module, graph: fx.Graph, values: dict[fx.Node, Any]) -> None:
         self.root, self.graph, self.values = root, graph, values
+        self.untouched: set[fx.Node] = set()  #: which handed back the very tensor that they were given
 
     def value_of(self, node: fx.Node) -> Any:
         """What a node gave, constants included, which enter a graph without being run."""
@@ -155,8 +154,8 @@ class _Tracer(fx.Tracer):
             return forward(*args, **kwargs)
         if isinstance(m, torch.jit.ScriptModule):
             raise TypeError("TorchScript hides its layers")
-        if isinstance(m, OnnxEmbedding):  # its forward splits batches; the graph inside is the model
-            return m.graph(*args, **kwargs)
+        if isinstance(getattr(m, "unwrapped", None), nn.Module):  # its forward splits batches, say
+            return m.unwrapped(*args, **kwargs)  # type: ignore[operator]
         if isinstance(m, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             return m.module(*args, **kwargs)
         if "_orig_mod" in m._modules:  # compiled
@@ -174,6 +173,8 @@ class _Tracer(fx.Tracer):
         for source, copy in copies.items():
             if copy is value and copy._version:  # whoever holds the source sees the result from now on
                 self.overwritten[source] = node
+            elif copy is value and isinstance(copy, Tensor) and source.op != "get_attr":
+                self.recorded.untouched.add(node)
         return value
 
     def _run_on(self, node: fx.Node, value_of: Callable[[fx.Node], Any]) -> Any:

@@ -118,7 +118,7 @@ class _Rewriter:
             return self._add(node, [Rescale()], inputs[0])
         if isinstance(given, Tensor) and isinstance(result, Tensor):
             once = len(inputs) == 1 and sum(arg is inputs[0] for arg in node.args) <= 1  # and not x * x
-            if once and is_identity(kind, given, result):
+            if once and (node in self.traced.untouched or is_identity(kind, given, result)):
                 return self.new[inputs[0]]
             if kind in ("add", "iadd") and self._is_sum(node):
                 both = fx.node.map_arg(list(node.args), self.new.__getitem__)

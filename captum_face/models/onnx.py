@@ -55,6 +55,11 @@ class OnnxEmbedding(nn.Module):
         self.graph.eval()
         return self
 
+    @property
+    def unwrapped(self) -> nn.Module:
+        """The network inside: what LRP propagates through, one image at a time."""
+        return self.graph
+
     def forward(self, images: Tensor) -> Tensor:
         """Returns the embeddings ``(N, D)`` of ``images`` ``(N, 3, H, W)``.
 
