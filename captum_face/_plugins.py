@@ -81,7 +81,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return name in self._own or (isinstance(name, str) and name in self._load(name))
 
     def __iter__(self) -> Iterator[str]:
-        for name in self._plugins():
+        for name in list(self._plugins()):  # of which those that cannot be used are removed
             self._load(name)
         yield from self._own
         yield from sorted(name for name in self._loaded if name not in self._own)
