@@ -112,13 +112,13 @@ class Registry(Mapping[str, T], Generic[T]):
         """What plug-ins brought so far, that of the name among it if it can be used."""
         point = self._plugins().get(name)
         if point is not None and name not in self._loaded:
+            before = dict(self._own)
             try:
                 entry = point.load()
                 self.check(name, entry)
             except Exception as error:  # whatever the code of others raises
                 del self._plugins()[name]
-                if _origin(self._own.get(name)) == point.value.replace(":", "."):
-                    del self._own[name]  # what its module registered before it proved to be broken
+                self._own = before  # without what the module registered before it proved to be broken
                 self._leave_out(point, f"{type(error).__name__}: {error}")
             else:
                 self._loaded[name] = entry

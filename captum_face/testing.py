@@ -258,6 +258,18 @@ def _batches(case: _Case) -> None:
     _expect_close([alone], together[:1], "expected attribute_probe() to give attribute()'s map of image A")
 
 
+def _convergence_delta(case: _Case) -> None:
+    """What says that it has a convergence delta returns one, and nothing else does."""
+    built, options = case.method(case.pair), {**case.options, "return_convergence_delta": True}
+    known = "return_convergence_delta" in inspect.signature(built.attribute).parameters
+    says = built.has_convergence_delta()
+    _expect(says == known, f"has_convergence_delta() says {says}, attribute() takes the flag: {known}")
+    if known:
+        maps, delta = built.attribute(case.images, **options)
+        _expect_close(maps, built.attribute(case.images, **case.options), "expected the same maps")
+        _expect(delta.shape == (3, 2), f"expected a delta (3, 2), got {tuple(delta.shape)}")
+
+
 def _broadcasting(case: _Case) -> None:
     """A side of batch 1 stands against all N of the other."""
     for single in (0, 1):
@@ -528,6 +540,7 @@ CHECKS: dict[str, Callable[[_Case], None]] = {
         _shapes,
         _batches,
         _broadcasting,
+        _convergence_delta,
         _batch_limit,
         _batch_sizes,
         _memory,

@@ -9,8 +9,9 @@ from torch import nn
 
 from captum_face import PairSimilarity
 from captum_face.attr.hirescam import PairHiResCam
-from captum_face.attr.layer_gradcam import PairGradCam
+from captum_face.attr.layer_gradcam import PairGradCam, last_feature_layer
 from captum_face.data.images import load_image
+from captum_face.pair.scores import Cosine
 
 
 def place_by_place(net, pair, own, partner, *, fixed):
@@ -135,3 +136,58 @@ def test_on_real_pairs_the_sum_follows_the_score_as_grad_cams_does_not(shared, r
     mostly_red = {m: float((share[genuine] < 0.5).float().mean()) for m, share in blue.items()}
     assert mostly_red[PairGradCam] > 0.3
     assert mostly_red[PairHiResCam] < 0.1
+
+
+class OwnCosine(Cosine):
+    """Another name for the same."""
+
+    name = "own"
+
+
+class Weighted(Cosine):
+    """A score of unit embeddings with weights of its own."""
+
+    name = "weighted"
+
+    def compare(self, emb_a, emb_b):
+        return torch.linspace(0, 2, emb_a.shape[-1]) * emb_a * emb_b
+
+
+class Overridden(Cosine):
+    """The same, written past compare()."""
+
+    name = "overridden"
+
+    def contributions(self, emb_a, emb_b):
+        return torch.linspace(0, 2, emb_a.shape[-1]) * super().contributions(emb_a, emb_b)
+
+
+def test_a_subclass_of_the_cosine_gives_the_map_of_the_cosine(net, images):
+    want = PairHiResCam(PairSimilarity(net)).attribute(images)
+    got = PairHiResCam(PairSimilarity(net, score=OwnCosine())).attribute(images)
+    assert all(torch.equal(x, y) for x, y in zip(got, want, strict=True))
+
+
+def test_a_score_is_asked_how_it_compares_unit_embeddings(net, images):
+    """The length of the embedding is held fixed for any score that normalises, with its own weights."""
+    weighted = PairSimilarity(net, score=Weighted())
+    (got, _) = PairHiResCam(weighted).attribute(tuple(image[:1] for image in images))
+    features, handle = [], net.bn2.register_forward_hook(lambda _, args, out: features.append(out))
+    with weighted.frozen():
+        unit_b = torch.nn.functional.normalize(net(images[1][:1]))
+        image = images[0][:1].clone().requires_grad_()
+        features.clear()
+        own = net(image)
+        handle.remove()
+        score = (torch.linspace(0, 2, 7) * own / own.detach().norm() * unit_b).sum()
+        layer = last_feature_layer(weighted, images[0][:1])
+        assert layer is net.bn2
+        (gradient,) = torch.autograd.grad(score, features[0])
+    cells = (gradient * features[0]).sum(1, keepdim=True)
+    want = torch.nn.functional.interpolate(cells, images[0].shape[-2:], mode="bilinear")
+    torch.testing.assert_close(got[:, :1], want.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_score_that_hides_how_it_compares_is_said_to(net, images):
+    with pytest.warns(UserWarning, match=r"'overridden' normalises, but its contributions"):
+        PairHiResCam(PairSimilarity(net, score=Overridden())).attribute(images)

@@ -8,6 +8,7 @@ from captum.attr import IntegratedGradients
 from torch import nn
 
 from captum_face import MorphGradients, PairSimilarity
+from captum_face.attr import morph_gradients
 from captum_face.engines.cohort import cycle_members, draw_cohort
 from captum_face.engines.morphs import morphs
 from captum_face.maps.signed import smooth
@@ -116,6 +117,29 @@ def test_the_straight_way_is_captums(strict, images, cohort):
         torch.testing.assert_close(found.partner[0][i, None], expected)
 
 
+@pytest.fixture(scope="module")
+def walked_once():
+    """The walk along each image's morphs, computed once: smoothing and position touch only its result."""
+    walked, walk = {}, morph_gradients._path_gradients
+
+    def remembered(side, points, starts, limit):
+        key = (
+            side.swapped,
+            side.rows.start,
+            side.rows.stop,
+            len(starts),
+            float(points.shares.double().sum()),
+        )
+        if key not in walked:
+            walked[key] = walk(side, points, starts, limit)
+        return walked[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(morph_gradients, "_path_gradients", remembered)
+        yield
+
+
+@pytest.mark.usefixtures("walked_once")
 @pytest.mark.parametrize("smoothing", [0, None, 3.0])
 @pytest.mark.parametrize("position", [0.0, 0.5, 1.0])
 def test_complete_to_one_percent(strict, images, cohort, smoothing, position):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -184,7 +186,7 @@ def test_all_names_of_a_tensor_see_what_is_done_to_it_in_place():
     assert len(of_kind(module, ConstantOp)) == 3
 
 
-@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+@pytest.mark.parametrize("wrap", [nn.DataParallel, partial(torch.compile, backend="eager")])
 def test_wrapped_models_are_seen_through(wrap):
     module = check(nn.Sequential(wrap(nn.Sequential(conv(), nn.BatchNorm2d(4), nn.ReLU())), head()))
     assert of_kind(module, nn.Conv2d)

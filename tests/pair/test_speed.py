@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from captum_face import FGGB, METHODS, CorrRISE, PairSimilarity, attribute_gallery
+from captum_face import FGGB, METHODS, CorrRISE, PairSimilarity, attribute_gallery, explain
 from captum_face.engines.channels import gradient_channel_maps
 from captum_face.engines.masks import masked_scores, random_patches
 from captum_face.metrics import perturbation_curve
@@ -196,6 +196,64 @@ def test_a_twin_computes_in_the_precision_of_the_pair(net, images, precision):
     assert got.dtype == torch.float32
     tolerance = 2e-2 if precision == "bfloat16" else 1e-6
     assert ((got - exact).norm(dim=1) <= tolerance * exact.norm(dim=1)).all()
+
+
+class Counting(PairSimilarity):
+    """Notes every call of embed: whether the model or its twin runs, and on what."""
+
+    calls = ()
+
+    def embed(self, images):
+        type(self).calls += ((isinstance(self.embedding_model, _Twin), images.detach().clone()),)
+        return super().embed(images)
+
+    @classmethod
+    def taken(cls):
+        calls, cls.calls = cls.calls, ()
+        return calls
+
+
+def intact(calls, image, *, twin):
+    return sum(by_twin == twin and len(seen) == 1 and torch.equal(seen, image) for by_twin, seen in calls)
+
+
+def test_fggb_embeds_each_image_once(net, images):
+    pair, (a, b) = Counting(net, preprocess="arcface", threshold=0.2), (image[:1] for image in images)
+    pair.taken()
+    for time in range(2):
+        explain(pair, a, b, "fggb")
+        calls = pair.taken()
+        assert [intact(calls, image, twin=False) for image in (a, b)] == [1, 1]
+        # The twin is verified when it sees an image for the first time.
+        assert [intact(calls, image, twin=True) for image in (a, b)] == [1 - time, 1 - time]
+        assert len(calls) == 4 + 2 * (1 - time)  # the other two hold one replica for each channel
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("minplus", {"grid": 3, "n_steps": 3}),
+        ("swap_rise", {"n_masks": 12, "n_patches": 2, "n_cohort": 3, "seed": 0}),
+        ("morph_gradients", {"n_points": 4, "seed": 0}),
+        ("corrrise", {"n_masks": 12, "n_patches": 2, "seed": 0}),
+    ],
+)
+def test_a_twin_is_verified_once_for_an_image_and_a_set_of_weights(net, images, name, options):
+    pair = Counting(net, preprocess="arcface", threshold=0.99)
+    inputs = images[0][:1], torch.cat([images[1], images[1].flip(-1), images[1].flip(-2)])
+    method = METHODS[name](pair)
+    pair.taken()
+    method.attribute(inputs, **options)
+    calls = pair.taken()
+    for image in (*inputs[0], *inputs[1]):
+        assert intact(calls, image[None], twin=True) <= 1
+    method.attribute(inputs, **options)
+    assert all(intact(pair.calls, image[None], twin=True) == 0 for image in inputs[0])
+    pair.taken()
+    with torch.no_grad():
+        net.conv1.weight.mul_(1.5)
+    method.attribute(inputs, **options)
+    assert intact(pair.taken(), inputs[0], twin=True) == 1
 
 
 def costs_of(monkeypatch, seconds):
