@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_face._files import write_text, write_whole
+from captum_face._version import __version__
 from captum_face.attr.spec import MethodSpec
 from captum_face.pair.similarity import PairSimilarity
 
@@ -74,8 +75,6 @@ def jsonable(value: Any) -> Any:
 
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
-    from captum_face import __version__
-
     return {
         "captum_face": __version__,
         "captum": captum.__version__,

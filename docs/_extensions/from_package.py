@@ -1,7 +1,8 @@
 """Directives that print what the package says about itself, so that the documentation cannot drift from it.
 
 ``{method-table}``, ``{method-facts} NAME``, ``{method-options} NAME``, ``{method-figure} NAME``,
-``{preset-table}``, ``{score-table}``, ``{model-table}``, ``{region-table}``, ``{metric-table}``,
+``{preset-table}``, ``{score-table}``, ``{model-table}``, ``{region-table}``, ``{room-table}``,
+``{metric-table}``,
 ``{results-table} FILE [METRIC]...``, ``{speed-table} FILE SECTION``, ``{cli-help} [COMMAND]``; and checks
 that fail the build: every registered method has a page that follows the template and shows a map, every
 command stands in ``cli.md``, every public name in ``api.md``.
@@ -19,6 +20,7 @@ from typing import Any
 
 from click.testing import CliRunner
 from docutils import nodes
+from rooms import read_rooms
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
@@ -178,6 +180,11 @@ class RegionTable(Table):
     def rows(self) -> list[list[str]]:
         areas = ((name, float(mask.double().mean())) for name, mask in face_regions().items())
         return [["region", "share of the area"], *([f"`{name}`", f"{area:.1%}"] for name, area in areas)]
+
+
+class RoomTable(Table):
+    def rows(self) -> list[list[str]]:
+        return [["room", "holds"], *([f"`{name}`", holds] for name, holds in reversed(read_rooms().items()))]
 
 
 class MetricTable(Table):
@@ -412,6 +419,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
         ("score-table", ScoreTable),
         ("model-table", ModelTable),
         ("region-table", RegionTable),
+        ("room-table", RoomTable),
         ("metric-table", MetricTable),
         ("results-table", ResultsTable),
         ("speed-table", SpeedTable),
