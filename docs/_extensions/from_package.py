@@ -381,7 +381,11 @@ def check_names(app: Sphinx, env: Any) -> None:
     documented = env.get_domain("py").objects
     for module, loaded in sorted(sys.modules.items()):
         parts = module.split(".")
-        if parts[0] != "captum_face" or ".".join(parts[:2]) in NOT_IN_API or any(part[0] == "_" for part in parts):
+        if (
+            parts[0] != "captum_face"
+            or ".".join(parts[:2]) in NOT_IN_API
+            or any(part[0] == "_" for part in parts)
+        ):
             continue
         for name in set(getattr(loaded, "__all__", ())) - {"__version__"}:
             if not any(f"{home}.{name}" in documented for home in homes(module)):

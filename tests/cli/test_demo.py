@@ -8,6 +8,7 @@ from tests.cli.conftest import run
 
 
 def test_it_prints_shares_and_writes_the_figure(folder):
+    (folder / ".captum_face").write_text("mine")
     result = run("demo", "--output", "figures/demo.png")
     assert result.exit_code == 0, result.output
     for part in (
@@ -21,15 +22,13 @@ def test_it_prints_shares_and_writes_the_figure(folder):
     ):
         assert part in result.output
     assert Image.open(folder / "figures" / "demo.png").size[0] > 1000
+    assert (folder / ".captum_face").read_text() == "mine"  # no file of the user is touched
+
+
+def test_parts_are_checked_first(folder):
     result = run("demo", "--changed", "moth")
     assert result.exit_code != 0
     assert "did you mean 'mouth'" in result.output
-
-
-def test_no_file_of_the_user_is_touched(folder):
-    (folder / ".captum_face").write_text("mine")
-    run("demo", "--output", "demo.png")
-    assert (folder / ".captum_face").read_text() == "mine"
 
 
 def test_figure_endings_are_checked_first(folder):
