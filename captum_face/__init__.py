@@ -1,45 +1,57 @@
-"""Explains why a face recognition model accepts or rejects a pair of images, as a plugin for Captum."""
+"""Explains why a face recognition model accepts or rejects a pair of images, as a plugin for Captum.
 
-from captum_face.attr import (
-    FAME,
-    FGGB,
-    LRP,
-    METHODS,
-    RISE,
-    XSSAB,
-    BiLRP,
-    Center,
-    CorrRISE,
-    EachSide,
-    MinPlus,
-    MorphGradients,
-    PairAttribution,
-    PairBlurredIntegratedGradients,
-    PairDeepLift,
-    PairFeatureAblation,
-    PairGradCam,
-    PairGradientShap,
-    PairGuidedBackprop,
-    PairHiResCam,
-    PairInputXGradient,
-    PairIntegratedGradients,
-    PairKernelShap,
-    PairOcclusion,
-    PairPartnerIntegratedGradients,
-    PairSaliency,
-    Random,
-    Reconstruction,
-    SwapRISE,
-    XFace,
-)
-from captum_face.figures.explanation import show_comparison, show_explanation
-from captum_face.figures.identification import show_identification
-from captum_face.figures.interactions import show_interactions
-from captum_face.maps.signed import smooth, split_attribution
-from captum_face.pair.similarity import PairSimilarity
-from captum_face.results.explanation import Explanation, explain
-from captum_face.results.gallery import GalleryAttributions, attribute_gallery
-from captum_face.results.identification import Identification, Match, identify
+Public names are imported when they are asked for, so that ``import captum_face`` loads neither PyTorch nor
+Captum.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from captum_face.attr import (
+        FAME,
+        FGGB,
+        LRP,
+        METHODS,
+        RISE,
+        XSSAB,
+        BiLRP,
+        Center,
+        CorrRISE,
+        DetailedAttributions,
+        EachSide,
+        MinPlus,
+        MorphGradients,
+        PairAttribution,
+        PairBlurredIntegratedGradients,
+        PairDeepLift,
+        PairFeatureAblation,
+        PairGradCam,
+        PairGradientShap,
+        PairGuidedBackprop,
+        PairHiResCam,
+        PairInputXGradient,
+        PairIntegratedGradients,
+        PairKernelShap,
+        PairOcclusion,
+        PairPartnerIntegratedGradients,
+        PairSaliency,
+        Random,
+        Reconstruction,
+        SwapRISE,
+        XFace,
+        method,
+        on_sides,
+    )
+    from captum_face.figures.explanation import show_comparison, show_explanation
+    from captum_face.figures.identification import show_identification
+    from captum_face.figures.interactions import show_interactions
+    from captum_face.maps import smooth, split_attribution
+    from captum_face.pair import PairSimilarity
+    from captum_face.results.explanation import Explanation, explain
+    from captum_face.results.gallery import GalleryAttributions, attribute_gallery
+    from captum_face.results.identification import Identification, Match, identify
 
 __version__ = "0.1.0"
 
@@ -53,6 +65,7 @@ __all__ = [
     "BiLRP",
     "Center",
     "CorrRISE",
+    "DetailedAttributions",
     "EachSide",
     "Explanation",
     "GalleryAttributions",
@@ -83,6 +96,8 @@ __all__ = [
     "attribute_gallery",
     "explain",
     "identify",
+    "method",
+    "on_sides",
     "show_comparison",
     "show_explanation",
     "show_identification",
@@ -90,3 +105,37 @@ __all__ = [
     "smooth",
     "split_attribution",
 ]
+
+#: Where each public name comes from: the methods and what they are made with from one place.
+_HOMES = dict.fromkeys(__all__, "captum_face.attr") | {
+    "Explanation": "captum_face.results.explanation",
+    "GalleryAttributions": "captum_face.results.gallery",
+    "Identification": "captum_face.results.identification",
+    "Match": "captum_face.results.identification",
+    "PairSimilarity": "captum_face.pair",
+    "attribute_gallery": "captum_face.results.gallery",
+    "explain": "captum_face.results.explanation",
+    "identify": "captum_face.results.identification",
+    "show_comparison": "captum_face.figures.explanation",
+    "show_explanation": "captum_face.figures.explanation",
+    "show_identification": "captum_face.figures.identification",
+    "show_interactions": "captum_face.figures.interactions",
+    "smooth": "captum_face.maps",
+    "split_attribution": "captum_face.maps",
+}
+
+if not TYPE_CHECKING:  # type checkers read the imports above, and find names that do not exist
+
+    def __getattr__(name: str) -> object:
+        """A public name, or a package in this one; see PEP 562."""
+        if name in _HOMES:
+            value = getattr(import_module(_HOMES[name]), name)
+        elif not name.startswith("__") and find_spec(f"{__name__}.{name}") is not None:
+            value = import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value  # for the next time
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

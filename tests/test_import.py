@@ -1,24 +1,71 @@
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+import captum_face
 
 
-def test_import_loads_nothing_heavy_beyond_captum_attr():
-    code = (
-        "import sys, captum.attr; before = set(sys.modules); "
-        "import captum_face, captum_face.models, captum_face.cli; "
-        "heavy = {'zennit', 'torchvision', 'onnx', 'onnx2torch', 'onnxruntime', 'sklearn', 'scipy', "
-        "'pandas'}; "
-        "print(sorted(heavy & (set(sys.modules) - before)))"
-    )
+def loaded(code: str) -> set[str]:
+    """The packages that a fresh interpreter has loaded after ``code``."""
+    code = f"{code}; import sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    return set(result.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import captum_face, captum_face.cli",
+        "from captum_face.cli import main; main(['--help'], standalone_mode=False)",
+        "from captum_face.cli import main; main(['--version'], standalone_mode=False)",
+    ],
+)
+def test_neither_import_nor_help_loads_torch(code):
+    assert not loaded(code) & {"torch", "captum", "matplotlib", "numpy", "PIL"}
+
+
+def test_commands_load_nothing_heavy_beyond_captum_attr():
+    code = (
+        "import sys, captum.attr; before = set(sys.modules); import captum_face.models; "
+        "from captum_face import *; "
+        "from captum_face.cli import demo, explain, identify, benchmark, train_decoder, methods; "
+        "[sys.modules.pop(name) for name in before - {'sys', 'builtins'}]"
+    )
+    heavy = {"zennit", "torchvision", "onnx", "onnx2torch", "onnxruntime", "sklearn", "scipy", "pandas"}
+    found = loaded(code)
+    assert "captum_face" in found
+    assert not heavy & found
+
+
+def test_public_names_are_those_that_type_checkers_see():
+    tree = ast.parse(Path(captum_face.__file__).read_text("utf-8"))
+    (block,) = (
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    imported = {alias.name: node.module for node in block.body for alias in node.names}
+    assert {*imported, "__version__"} == set(captum_face.__all__)
+    assert set(captum_face.__all__) <= set(dir(captum_face))
+    for name, module in imported.items():
+        assert captum_face._HOMES[name] == module
+        assert getattr(captum_face, name) is getattr(importlib.import_module(module), name)
+
+
+def test_packages_are_attributes_and_nothing_else_is():
+    for name in ("models", "data", "testing"):
+        assert captum_face.__getattr__(name) is importlib.import_module(f"captum_face.{name}")
+    with pytest.raises(AttributeError, match="has no attribute 'explian'"):
+        captum_face.explian  # noqa: B018
+    with pytest.raises(ImportError, match="explian"):
+        exec("from captum_face import explian")
 
 
 def test_public_names_exist_and_are_documented():
-    import captum_face
-
     for name in captum_face.__all__:
         thing = getattr(captum_face, name)
         if callable(thing):
@@ -26,9 +73,6 @@ def test_public_names_exist_and_are_documented():
 
 
 def test_registry_public_names_and_pages_are_the_same_methods():
-    from pathlib import Path
-
-    import captum_face
     from captum_face import METHODS, PairAttribution
 
     bases = {"PairAttribution", "EachSide"}  # what a method is built from
@@ -38,7 +82,7 @@ def test_registry_public_names_and_pages_are_the_same_methods():
         if isinstance(getattr(captum_face, name), type)
         and issubclass(getattr(captum_face, name), PairAttribution)
     }
-    registered = {type(method.build(None)).__name__ for method in METHODS.values()}
+    registered = {method.__name__ for method in METHODS.values()}
     assert public - bases == registered
     pages = {path.stem for path in (Path(__file__).parents[1] / "docs" / "methods").glob("*.md")}
     assert pages - {"index"} == set(METHODS)

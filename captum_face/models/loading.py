@@ -19,6 +19,7 @@ from captum_face.models.onnx import load_onnx
 from captum_face.models.synthetic_net import SyntheticFaceNet, synthetic, synthetic_threshold
 from captum_face.models.weights import load_weights
 from captum_face.pair.preprocessing import resolve_preprocess
+from captum_face.pair.scores import Cosine, Score, resolve_score
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["MODELS", "ModelEntry", "load_pair"]
@@ -75,6 +76,7 @@ def load_pair(
     weights: str | Path | None = None,
     preprocess: str | Callable[[Tensor], Tensor] | None = None,
     threshold: float | None = None,
+    score: str | Score | None = None,
 ) -> PairSimilarity:
     """A pair wrapper from a model's name, an ONNX file or a factory of your own.
 
@@ -91,7 +93,10 @@ def load_pair(
             for the named model's own; for ONNX files the preset of the named model that the file name
             begins with, else ``"arcface"``, which InsightFace's ONNX files expect; for factories no
             preprocessing.
-        threshold: The verification threshold. None for the one that ships with the model, else 0.
+        threshold: The verification threshold in units of the score. None for the one that ships with the
+            model, which is a cosine and is not used with another score, else 0.
+        score: A name of :data:`captum_face.pair.scores.SCORES` or a :class:`~captum_face.pair.scores.Score`.
+            None for ``"cosine"``, or for the score of a finished pair wrapper.
 
     Raises:
         FileNotFoundError, ValueError, TypeError, ImportError: what is missing or doesn't fit, and what to do.
@@ -101,13 +106,14 @@ def load_pair(
     resolve_preprocess(preprocess)
     if threshold is not None:
         threshold = require_threshold(threshold)
+    chosen = resolve_score("cosine" if score is None else score)
     if model.lower().endswith(".onnx"):
         if weights is not None:
             raise ValueError(f"expected no weights beside an ONNX file, which holds its own, got {weights}")
         known = [name for name in MODELS if Path(model).stem.lower().startswith(name)]
         network: Callable[[Tensor], Any] = load_onnx(model)
         default = MODELS[max(known, key=len)].preprocess if known else "arcface"
-        return _wrap(network, preprocess or default, threshold)
+        return _wrap(network, preprocess or default, threshold, chosen)
     if ":" in model:
         made = _call_factory(model)
         network = made.embedding_model if isinstance(made, PairSimilarity) else made
@@ -122,27 +128,31 @@ def load_pair(
                 raise ValueError(
                     f"{model} gives a PairSimilarity with its own preprocessing; leave preprocess out"
                 )
+            if score is not None:
+                raise ValueError(f"{model} gives a PairSimilarity with its own score; leave score out")
             if threshold is not None:
                 made.threshold = threshold
             return made
-        return _wrap(network, preprocess, threshold)
+        return _wrap(network, preprocess, threshold, chosen)
     entry = MODELS[require_choice(model, MODELS, "model (or FILE.onnx, or module:factory)")]
     if weights is None and not entry.ships_weights:
         raise ValueError(
             f"expected weights for {model}, which ships none: give a file (.pt, .pth, .safetensors); the "
             "bundled model is 'synthetic'"
         )
-    if threshold is None and weights is None:
+    if threshold is None and weights is None and chosen.name == Cosine.name:
         threshold = entry.threshold
-    return _wrap(entry.build(weights), preprocess or entry.preprocess, threshold)
+    return _wrap(entry.build(weights), preprocess or entry.preprocess, threshold, chosen)
 
 
 def _wrap(
     network: Callable[[Tensor], Tensor],
     preprocess: str | Callable[[Tensor], Tensor] | None,
     threshold: float | None,
+    score: Score,
 ) -> PairSimilarity:
-    pair = PairSimilarity(network, preprocess=preprocess, threshold=0.0 if threshold is None else threshold)
+    threshold = 0.0 if threshold is None else threshold
+    pair = PairSimilarity(network, score=score, preprocess=preprocess, threshold=threshold)
     return pair.eval()
 
 

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from captum_face import METHODS, Explanation, PairSimilarity, explain
-from captum_face.cli import DEMO_PARTS, demo
+from captum_face.cli.demo import DEMO_PARTS, demo
 from captum_face.data import synthetic
 from captum_face.data.synthetic import SyntheticPair
 from captum_face.models import load_pair

@@ -168,15 +168,21 @@ def test_command_trains_a_decoder_that_explain_takes(tmp_path, monkeypatch):
     assert "held-out images of 2 people: PSNR" in result.output
     assert {"own.safetensors", "faces.png"} <= {path.name for path in tmp_path.iterdir()}
     assert not (tmp_path / "own.safetensors.checkpoint").exists()
-    pair = ["faces/00_1.png", "faces/01_1.png", *model, "--method", "reconstruction", "--output", "out"]
-    result = CliRunner().invoke(main, ["explain", *pair])
+    pair = ["faces/00_1.png", "faces/01_1.png", *model, "--output", "out"]
+    result = CliRunner().invoke(main, ["explain", *pair, "--method", "reconstruction"])
     assert result.exit_code != 0
     assert "none is shipped for this model; train one with" in result.output
-    result = CliRunner().invoke(main, ["explain", *pair, "--option", "decoder=own.safetensors"])
+    result = CliRunner().invoke(
+        main, ["explain", *pair, "--method", "reconstruction:decoder=own.safetensors"]
+    )
     assert result.exit_code == 0, result.output
-    summary = json.loads((tmp_path / "out" / "reconstruction.json").read_text("utf-8"))
+    summary = json.loads(
+        (tmp_path / "out" / "reconstruction_decoder=own.safetensors.json").read_text("utf-8")
+    )
     assert summary["protocol"]["options"]["decoder"] == "own.safetensors"
-    monkeypatch.setattr("captum_face.cli.train", lambda *_, **__: pytest.fail("trained for nothing"))
+    monkeypatch.setattr(
+        "captum_face.cli.train_decoder.train", lambda *_, **__: pytest.fail("trained for nothing")
+    )
     result = CliRunner().invoke(main, [*command, "--figure", "faces.pgn"])
     assert "ending of a figure's file name" in result.output
     result = CliRunner().invoke(main, ["train-decoder", *model, "--output", "own.safetensors"])

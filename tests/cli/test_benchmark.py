@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import json
+
 import pytest
 from click.testing import CliRunner
 
@@ -24,6 +27,15 @@ def run(*arguments, output):
         ((*DRAWN, "--threshold", "2"), 1, "a threshold that the score can reach, -1 to 1, got 2"),
         ((*DRAWN, "--metric", "deletion"), 1, "unknown metric 'deletion'"),
         ((*DRAWN, "--method", "fgbb"), 1, "did you mean 'fggb'"),
+        ((*DRAWN, "--method", "all", "--method", "fggb:n_mask=3"), 1, "unknown option of fggb 'n_mask'"),
+        ((*DRAWN, "--method", "captum.attr.Saliency:abso=1"), 1, "did you mean 'abs'"),
+        ((*DRAWN, "--method", "reconstruction:decoder=no.file"), 1, "found nothing at no.file"),
+        ((*DRAWN, "--score", "cosin"), 1, "did you mean 'cosine'"),
+        (
+            (*DRAWN, "--score", "euclidean", "--threshold", "1"),
+            1,
+            "that the score can reach, -inf to 0, got 1",
+        ),
         ((*DRAWN, "--protocol", "black"), 1, "unknown protocol 'black'"),
         ((*DRAWN, "--limit", "1"), 2, "--limit"),
         (("--synthetic", "0", "--model", "synthetic"), 2, "--synthetic"),
@@ -52,3 +64,19 @@ def test_a_table_and_where_the_report_is(tmp_path):
     assert result.exit_code == 0, result.output
     assert "method  deletion_black" in result.output
     assert f"Report: {tmp_path / 'out' / 'report.html'}" in result.output
+
+
+@pytest.mark.filterwarnings("default:method 'broken'")
+def test_plug_ins_classes_of_captum_and_scores(tmp_path, plug_in):
+    texts = ("plain_grey:level=0.25", "captum.attr.Saliency:smooth=2")
+    arguments = ("--metric", "deletion_black", "--examples", "0", "--score", "euclidean")
+    methods = [word for text in texts for word in ("--method", text)]
+    result = run(*DRAWN, *methods, *arguments, output=tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))
+    assert config["model"]["score"] == "euclidean"
+    assert list(config["methods"]) == [*texts, "random", "center"]
+    with open(tmp_path / "out" / "metrics.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] in texts]
+    assert {row["method"] for row in rows} == set(texts)
+    assert all(row["n_failed"] == "0" for row in rows)

@@ -1,0 +1,216 @@
+"""What several commands share: options, and checks before the first long computation."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from captum_face._validation import require_choice
+from captum_face.attr.each_side import EachSide, require_layer
+from captum_face.attr.spec import MethodSpec
+from captum_face.pair.passes import require_batch_size
+from captum_face.pair.similarity import PairSimilarity
+from captum_face.results._saving import file_name
+
+__all__ = [
+    "METHOD",
+    "check_file_names",
+    "check_methods",
+    "model_options",
+    "named_methods",
+    "output_folder_option",
+    "progress_option",
+    "refuse_thresholds",
+    "require_figure_path",
+    "score_option",
+    "show_first",
+    "smooth_option",
+    "threshold_option",
+    "writable",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: How ``--method`` is written.
+METHOD = "NAME[:KEY=VALUE,...]"
+# Bytes of a file name that most file systems take, without endings and what an unfinished file adds to it.
+_LONGEST_NAME = 230
+
+
+def model_options(command: Command) -> Command:
+    """The options that name a model: ``model``, ``weights`` and ``preprocess``."""
+    options = (
+        click.option(
+            "--model",
+            required=True,
+            help="A known name, FILE.onnx, or module:factory for a model of your own.",
+        ),
+        click.option(
+            "--weights",
+            type=click.Path(path_type=Path),
+            help="Weights of a named model: .pt, .pth or .safetensors.",
+        ),
+        click.option(
+            "--preprocess",
+            help="arcface, adaface, magface, facenet, imagenet or none.  [default: the model's own]",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+score_option = click.option(
+    "--score",
+    help="How embeddings are compared: cosine, dot, euclidean, or the name of an installed plug-in's score.  "
+    "[default: cosine]",
+)
+
+smooth_option = click.option(
+    "--smooth",
+    "sigma",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Smooth the maps of the figure: standard deviation in pixels.",
+)
+
+output_folder_option = click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="captum_face_output",
+    show_default=True,
+    help="Folder for the results.",
+)
+
+
+def threshold_option(
+    default: str = "the model's own if it has one for this score, or 0",
+) -> Callable[[Command], Command]:
+    """The verification threshold; ``default`` says in words what is taken without it."""
+    return click.option(
+        "--threshold",
+        type=float,
+        help=f"Verification threshold in units of the score.  [default: {default}]",
+    )
+
+
+def named_methods(texts: Iterable[str]) -> list[MethodSpec]:
+    """The methods that are asked for by name, each once; ``all`` names none.
+
+    Raises:
+        TypeError, ValueError: as :meth:`MethodSpec.of`: an unknown method or option.
+    """
+    return [MethodSpec.of(text) for text in dict.fromkeys(texts) if text != "all"]
+
+
+def refuse_thresholds(specs: Iterable[MethodSpec]) -> None:
+    """Looks whether no method has a threshold of its own.
+
+    Raises:
+        click.UsageError: one has.
+    """
+    for spec in specs:
+        if "threshold" in {**spec.arguments, **spec.options}:
+            raise click.UsageError(
+                "expected the threshold as --threshold, one for all methods and the decision, got it in "
+                f"--method {spec.label}"
+            )
+
+
+def check_methods(specs: Iterable[MethodSpec], pair: PairSimilarity) -> None:
+    """Looks at everything that can be wrong with methods on this model without running them.
+
+    Raises:
+        ValueError: what is wrong, with the method's text.
+    """
+    for spec in specs:
+        try:
+            _check_method(spec, pair)
+        except (ValueError, TypeError, OSError) as error:
+            raise ValueError(f"--method {spec.label}: {error}") from error
+
+
+def _check_method(spec: MethodSpec, pair: PairSimilarity) -> None:
+    attribution = spec.build(pair)
+    if isinstance(attribution, EachSide):  # which hands its arguments on when it runs
+        inspect.signature(attribution.method_class).bind(pair, **attribution.init)
+    given, known = {**spec.arguments, **spec.options}, spec.kind.options()
+    for name, option in known.items():
+        if option.default is option.empty and option.kind is not option.VAR_KEYWORD and name not in given:
+            raise ValueError(f"expected its option {name}, which has no default: {spec.name}:{name}=VALUE")
+    batch_option = spec.kind.batch_option()
+    if batch_option is not None:
+        require_batch_size(given.get(batch_option), batch_option)
+    if isinstance(given.get("layer"), str):
+        require_layer(pair, given["layer"])
+    for name in spec.options:
+        path = spec.options[name]
+        if "Path" in str(known[name].annotation) and isinstance(path, str) and not Path(path).exists():
+            raise ValueError(f"expected {name} as a file or folder, found nothing at {path}")
+
+
+def check_file_names(specs: Sequence[MethodSpec]) -> None:
+    """Looks whether the results of each method can have files of their own.
+
+    Raises:
+        ValueError: two methods with the same file name, or one that is too long.
+    """
+    # Some file systems do not tell upper from lower case.
+    owners = {"comparison": "the comparison of all methods"} if len(specs) > 1 else {}
+    for spec in specs:
+        name = file_name(spec.label)
+        if len(name.encode()) > _LONGEST_NAME:
+            raise ValueError(
+                f"expected a --method of at most {_LONGEST_NAME} bytes, as its files are named by it, got "
+                f"{len(name.encode())}: {spec.label}"
+            )
+        owner = owners.setdefault(name.casefold(), spec.label)
+        if owner != spec.label:
+            raise ValueError(
+                f"expected methods with files of different names, got {owner!r} and {spec.label!r}, both "
+                f"{name}.png; run them one by one, each with another --output"
+            )
+
+
+def progress_option(spec: MethodSpec) -> dict[str, Any]:
+    """A progress bar, unless the method's text says otherwise."""
+    return {} if "show_progress" in spec.options else {"show_progress": True}
+
+
+def require_figure_path(path: Path) -> None:
+    """Looks whether a figure can be written to ``path``; makes its folder.
+
+    Raises:
+        ValueError: matplotlib knows no such ending.
+        OSError: the folder cannot be written into.
+    """
+    kinds = FigureCanvasAgg.filetypes
+    require_choice(path.suffix.lstrip(".").lower(), kinds, "ending of a figure's file name")
+    writable(path.parent)
+
+
+def writable(folder: Path) -> None:
+    """Makes a folder.
+
+    Raises:
+        OSError: it cannot be written into.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def show_first(lines: Iterable[str], where: str | None = None, *, most: int = 10) -> None:
+    """Prints the first lines to standard error, and how many more there are and ``where`` they stand."""
+    lines = list(lines)
+    for line in lines[:most]:
+        click.echo(line, err=True)
+    if len(lines) > most:
+        click.echo(f"and {len(lines) - most} more{f', see the {where}' if where else ''}", err=True)

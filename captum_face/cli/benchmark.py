@@ -1,0 +1,148 @@
+"""``captum-face benchmark``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import torch
+
+from captum_face.benchmark import benchmark as run_benchmark
+from captum_face.benchmark._distribution import distributed
+from captum_face.cli._options import (
+    METHOD,
+    check_methods,
+    model_options,
+    named_methods,
+    score_option,
+    show_first,
+    threshold_option,
+)
+from captum_face.data import FacePairs, read_bin, read_pairs, synthetic_pairs
+from captum_face.models import load_pair
+
+__all__ = ["benchmark"]
+
+
+@click.command()
+@click.option(
+    "--pairs",
+    "pair_list",
+    type=click.Path(path_type=Path),
+    help="A list of pairs: image_a,image_b,same as .csv, or LFW's pairs.txt.",
+)
+@click.option("--bin", "bin_file", type=click.Path(path_type=Path), help="An InsightFace .bin file of pairs.")
+@click.option(
+    "--synthetic", type=click.IntRange(min=1), help="Number of synthetic pairs to use instead of a file."
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder of the listed images.  [default: the list's own]",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=2), help="Maximum number of pairs, balanced between the classes."
+)
+@model_options
+@score_option
+@threshold_option("that of the pairs' equal error rate")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar=METHOD,
+    help="A method with its options, as for the command explain, or all; repeatable.  [default: all]",
+)
+@click.option("--metric", "metrics", multiple=True, help="Instead of the protocol's; repeatable.")
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    default=("swap",),
+    show_default=True,
+    help="swap; published for the papers' black deletion and insertion; sanity; repeatable.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
+@click.option(
+    "--examples", type=click.IntRange(min=0), default=4, show_default=True, help="Pairs shown in the report."
+)
+@click.option("--device", help="Such as cpu or cuda.  [default: cuda where there is one]")
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for tables and report, or that of an interrupted run to continue it.",
+)
+def benchmark(
+    pair_list: Path | None,
+    bin_file: Path | None,
+    synthetic: int | None,
+    images: Path | None,
+    limit: int | None,
+    model: str,
+    weights: Path | None,
+    preprocess: str | None,
+    score: str | None,
+    threshold: float | None,
+    methods: tuple[str, ...],
+    metrics: tuple[str, ...],
+    protocols: tuple[str, ...],
+    seed: int,
+    examples: int,
+    device: str | None,
+    output: Path,
+) -> None:
+    """Measure methods on many pairs: which maps are better than maps that explain nothing?
+
+    Writes config.json, pairs.csv, metrics.csv, curves.csv and report.html. Run the same command again to
+    continue an interrupted run. Under torchrun (torchrun --nproc-per-node 2 -m captum_face benchmark ...)
+    the pairs are divided between the processes.
+    """
+    named = named_methods(methods)
+    pairs = _read_pairs(pair_list, bin_file, synthetic, images, seed)
+    if limit is not None and limit < len(pairs):
+        pairs = pairs.balanced(limit, seed)
+    pair = load_pair(model, weights=weights, preprocess=preprocess, score=score, threshold=threshold)
+    check_methods(named, pair)
+    with distributed() as (rank, local_rank):
+        result = run_benchmark(
+            pair.to(_chosen_device(device, local_rank)),
+            pairs,
+            output,
+            methods=methods or ("all",),
+            metrics=metrics,
+            protocol=protocols,
+            threshold=threshold,
+            seed=seed,
+            examples=examples,
+            model_name=model,
+            show_progress=True,
+        )
+    if rank != 0:
+        return
+    show_first((f"failed: {line}" for line in result.failures), "report")
+    click.echo(result.text())
+    click.echo(f"Report: {output / 'report.html'}")
+
+
+def _read_pairs(
+    pair_list: Path | None, bin_file: Path | None, synthetic: int | None, images: Path | None, seed: int
+) -> FacePairs:
+    given = sum(value is not None for value in (pair_list, bin_file, synthetic))
+    if given != 1:
+        raise click.UsageError(f"expected one of --pairs, --bin and --synthetic, got {given} of them")
+    if pair_list is not None:
+        return read_pairs(pair_list, images)
+    if images is not None:
+        raise click.UsageError("expected --images with --pairs alone; the others bring their images")
+    return read_bin(bin_file) if bin_file is not None else synthetic_pairs(synthetic or 0, seed)
+
+
+def _chosen_device(device: str | None, local_rank: int) -> torch.device:
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    # Each process of a machine has an accelerator of its own.
+    chosen = torch.device(f"cuda:{local_rank}" if device == "cuda" else device)
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"expected a device that is there, got {chosen} of {torch.cuda.device_count()} GPUs")
+    return chosen

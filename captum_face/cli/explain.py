@@ -1,0 +1,102 @@
+"""``captum-face explain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from captum_face.attr import METHODS
+from captum_face.attr.spec import MethodSpec
+from captum_face.cli._options import (
+    METHOD,
+    check_file_names,
+    check_methods,
+    model_options,
+    named_methods,
+    output_folder_option,
+    progress_option,
+    refuse_thresholds,
+    score_option,
+    smooth_option,
+    threshold_option,
+    writable,
+)
+from captum_face.data.images import load_image
+from captum_face.figures.explanation import show_comparison
+from captum_face.models import load_pair
+from captum_face.results.explanation import Explanation
+from captum_face.results.explanation import explain as explain_pair
+
+__all__ = ["explain"]
+
+
+@click.command()
+@click.argument("image_a", type=click.Path(path_type=Path))
+@click.argument("image_b", type=click.Path(path_type=Path))
+@model_options
+@score_option
+@threshold_option()
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar=METHOD,
+    help="A method with its options, or all; repeatable.  [default: fggb]",
+)
+@smooth_option
+@output_folder_option
+def explain(
+    image_a: Path,
+    image_b: Path,
+    model: str,
+    weights: Path | None,
+    preprocess: str | None,
+    score: str | None,
+    threshold: float | None,
+    methods: tuple[str, ...],
+    sigma: float,
+    output: Path,
+) -> None:
+    """Explain why a model accepts or rejects the pair IMAGE_A, IMAGE_B.
+
+    For each method the figure (.png), the maps (.npz) and a summary (.json) are written, each method as
+    soon as it is done. With --method all, methods that do not suit the model are skipped, each with a
+    message. The images must be aligned as the model expects; nothing is cropped or resized.
+
+    A method is one that the command methods lists, or a class of Captum by its dotted name:
+    --method corrrise:n_masks=1000,smooth=3 --method captum.attr.IntegratedGradients:n_steps=20
+    """
+    # Everything that can be wrong is looked at before the first long computation.
+    named = named_methods(methods or ("fggb",))
+    refuse_thresholds(named)
+    registered = [MethodSpec.of(name) for name in METHODS] if "all" in methods else []
+    specs = list({spec.label: spec for spec in (*registered, *named)}.values())
+    check_file_names(specs)
+    images = [load_image(path) for path in (image_a, image_b)]
+    pair = load_pair(model, weights=weights, preprocess=preprocess, score=score, threshold=threshold)
+    check_methods(named, pair)
+    pair.decide(*images)
+    writable(output)
+    explanations: list[Explanation] = []
+    for spec in specs:
+        try:
+            explanation = explain_pair(pair, image_a, image_b, method=spec, **progress_option(spec))
+        except (ValueError, TypeError, ImportError, RuntimeError) as error:
+            if "all" not in methods:
+                raise
+            # Not every method suits every model; that is no reason to lose the others.
+            click.echo(f"{spec.label}: skipped, {error}", err=True)
+            continue
+        files = {"model": model, "weights": weights, "image_a": image_a, "image_b": image_b}
+        explanation.settings.update({key: str(value) if value else None for key, value in files.items()})
+        explanations.append(explanation)
+        if not explanations[1:]:
+            click.echo(explanation.verdict.capitalize())
+        paths = explanation.save(output, sigma=sigma)
+        click.echo(f"{spec.label}: {', '.join(str(path) for path in paths.values())}")
+    if not explanations:
+        raise ValueError("no method could explain this pair with this model; the reasons stand above")
+    if len(explanations) > 1:
+        show_comparison(explanations, sigma=sigma).savefig(output / "comparison.png")
+        click.echo(f"comparison: {output / 'comparison.png'}")

@@ -1,0 +1,88 @@
+"""``captum-face identify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from captum_face.attr.spec import MethodSpec
+from captum_face.cli._options import (
+    METHOD,
+    check_file_names,
+    check_methods,
+    model_options,
+    output_folder_option,
+    progress_option,
+    refuse_thresholds,
+    score_option,
+    show_first,
+    smooth_option,
+    threshold_option,
+    writable,
+)
+from captum_face.models import load_pair
+from captum_face.results.identification import identify as identify_probe
+
+__all__ = ["identify"]
+
+
+@click.command()
+@click.argument("probe", type=click.Path(path_type=Path))
+@click.argument("gallery", metavar="GALLERY_DIR", type=click.Path(path_type=Path))
+@model_options
+@score_option
+@threshold_option()
+@click.option(
+    "--method",
+    default="corrrise",
+    show_default=True,
+    metavar=METHOD,
+    help="A method with its options, as for the command explain.",
+)
+@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Matches to explain.")
+@click.option("--both", is_flag=True, help="Also explain each match's own image.")
+@smooth_option
+@output_folder_option
+def identify(
+    probe: Path,
+    gallery: Path,
+    model: str,
+    weights: Path | None,
+    preprocess: str | None,
+    score: str | None,
+    threshold: float | None,
+    method: str,
+    top_k: int,
+    both: bool,
+    sigma: float,
+    output: Path,
+) -> None:
+    """Search the images in GALLERY_DIR for PROBE, and explain the best matches.
+
+    The figure (.png), the maps (.npz), a summary (.json) and the whole ranking (.csv) are written. Images
+    below GALLERY_DIR that cannot be read are left out, and so is the probe's own file. All images must be
+    aligned as the model expects, and of one size; nothing is cropped or resized.
+    """
+    spec = MethodSpec.of(method)
+    refuse_thresholds([spec])
+    check_file_names([spec])
+    if output.resolve().is_relative_to(gallery.resolve()):
+        raise ValueError(
+            f"expected an output folder outside the gallery, got {output} in {gallery}: its figure would be "
+            "searched the next time; choose another --output"
+        )
+    pair = load_pair(model, weights=weights, preprocess=preprocess, score=score, threshold=threshold)
+    check_methods([spec], pair)
+    writable(output)
+    found = identify_probe(pair, probe, gallery, spec, top_k=top_k, both=both, **progress_option(spec))
+    files = {"model": model, "weights": weights, "probe": probe, "gallery": gallery}
+    found.settings.update({key: str(value) if value else None for key, value in files.items()})
+    show_first((f"left out: {name}: {reason}" for name, reason in found.left_out.items()), "summary")
+    click.echo(f"{len(found.ranking)} images searched, {len(found.left_out)} left out")
+    click.echo(f"{found.verdict[0].upper()}{found.verdict[1:]}\n")
+    for rank, match in enumerate(found.matches, start=1):
+        word = "accepted" if match.score >= found.threshold else "rejected"
+        click.echo(f"{rank:4}  {match.score:8.4f}  {word}  {match.name}")
+    paths = found.save(output, sigma=sigma)
+    click.echo(f"\n{method}: {', '.join(str(path) for path in paths.values())}")

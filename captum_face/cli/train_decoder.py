@@ -1,0 +1,106 @@
+"""``captum-face train-decoder``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from captum_face.cli._options import model_options, require_figure_path, show_first, writable
+from captum_face.decoder import (
+    DecoderReport,
+    DecoderSettings,
+    read_faces,
+    render_faces,
+    show_reconstructions,
+    split_people,
+)
+from captum_face.decoder import train_decoder as train
+from captum_face.models import load_pair
+
+__all__ = ["train_decoder"]
+
+
+@click.command()
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Folder of aligned face images: NAME/1.png or NAME_1.png, so that people are known.",
+)
+@click.option(
+    "--synthetic", type=click.IntRange(min=1), help="Number of rendered people to use instead of images."
+)
+@model_options
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The decoder's file, .safetensors.",
+)
+@click.option(
+    "--figure",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also draw held-out faces beside their reconstructions.",
+)
+@click.option("--steps", type=click.IntRange(min=1), default=DecoderSettings.steps, show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(min=2), default=DecoderSettings.batch_size, show_default=True
+)
+@click.option("--learning-rate", type=float, default=DecoderSettings.learning_rate, show_default=True)
+@click.option(
+    "--perceptual",
+    type=click.FloatRange(min=0),
+    default=DecoderSettings.perceptual,
+    show_default=True,
+    help="Weight of the model's own cosine in the loss; 0 for models without gradients.",
+)
+@click.option("--augment/--no-augment", default=True, show_default=True, help="Mirror, move and tint images.")
+@click.option("--seed", default=0, show_default=True, help="Seed of all random choices.")
+def train_decoder(
+    images: Path | None,
+    synthetic: int | None,
+    model: str,
+    weights: Path | None,
+    preprocess: str | None,
+    output: Path,
+    figure: Path | None,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    perceptual: float,
+    augment: bool,
+    seed: int,
+) -> None:
+    """Train the decoder that --method reconstruction needs, and measure it on people held out.
+
+    Run the same command again to continue an interrupted run.
+    """
+    if (images is None) == (synthetic is None):
+        raise click.UsageError("expected one of --images and --synthetic")
+    if figure is not None:  # before hours of training, not after
+        require_figure_path(figure)
+    writable(output.parent)
+    pair = load_pair(model, weights=weights, preprocess=preprocess)
+    people: list[str] | None = None
+    if images is not None:
+        faces, people, left_out = read_faces(images)
+        show_first(f"left out: {name}: {reason}" for name, reason in left_out.items())
+    else:
+        faces = render_faces(synthetic or 0, seed)
+    settings = DecoderSettings(
+        seed=seed,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        perceptual=perceptual,
+        augment=augment,
+    )
+    checkpoint = output.with_name(output.name + ".checkpoint")
+    decoder = train(pair, faces, people=people, settings=settings, checkpoint=checkpoint, show_progress=True)
+    decoder.save(output)
+    if figure is not None:
+        _, held = split_people(people, len(faces), settings)
+        show_reconstructions(pair, decoder, faces[held[:12]]).savefig(figure)
+    checkpoint.unlink(missing_ok=True)
+    click.echo(DecoderReport(**decoder.report))  # type: ignore[arg-type] # counts are whole
+    click.echo(f"Decoder: {output}")

@@ -1,0 +1,76 @@
+"""``captum-face identify``."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import run
+
+
+@pytest.fixture
+def gallery(folder):
+    """Three images, one of them the probe's own file, and a file that is no image."""
+    random = np.random.default_rng(1)
+    (folder / "people").mkdir()
+    for name in ("ann.png", "bob.png", "probe.png"):
+        Image.fromarray(random.integers(0, 256, (112, 112, 3), dtype=np.uint8)).save(folder / "people" / name)
+    (folder / "people" / "broken.jpg").write_text("no image")
+    return folder / "people"
+
+
+def test_it_writes_what_it_says(folder, gallery):
+    result = run(
+        "identify", "people/probe.png", "people", "--model", "own_models:build_pair", "--top-k", "1",
+        "--method", "corrrise:n_masks=12", "--smooth", "2", "--both", "--output", "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "left out: probe.png: the probe's own file" in result.output
+    assert "left out: broken.jpg: could not be read" in result.output
+    assert "2 images searched, 2 left out" in result.output
+    assert "Best match of 2: " in result.output
+    assert {path.name for path in (folder / "out").iterdir()} == {
+        "corrrise_n_masks=12.png", "corrrise_n_masks=12.npz", "corrrise_n_masks=12.json", "ranking.csv",
+    }  # fmt: skip
+    summary = json.loads((folder / "out" / "corrrise_n_masks=12.json").read_text(encoding="utf-8"))
+    assert summary["protocol"]["model"] == "own_models:build_pair"
+    assert summary["protocol"]["options"]["n_masks"] == 12
+    assert len(summary["matches"]) == 1
+    assert summary["left_out"].keys() == {"probe.png", "broken.jpg"}
+
+
+def test_another_score_and_a_class_of_captum(folder, gallery):
+    result = run(
+        "identify", "a.png", "people", "--model", "synthetic", "--score", "euclidean", "--top-k", "1",
+        "--threshold", "-5", "--method", "captum.attr.InputXGradient", "--output", "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    summary = json.loads((folder / "out" / "captum.attr.InputXGradient.json").read_text(encoding="utf-8"))
+    assert summary["protocol"]["score"] == "euclidean"
+    assert summary["matches"][0]["score"] < 0
+
+
+def test_it_says_what_does_not_fit(folder, gallery):
+    Image.new("RGB", (100, 100)).save(gallery / "small.png")
+    arguments = ("identify", "a.png", "people", "--model", "own_models:build")
+    result = run(*arguments)
+    assert result.exit_code != 0
+    assert "expected gallery images of 112x112 pixels" in result.output
+    assert "small.png (100x100)" in result.output
+    for extra, message in (
+        (("--method", "corise"), "did you mean 'corrrise'"),
+        (("--method", "corrrise:n_mask=3"), "did you mean 'n_masks'"),
+        (("--method", "all"), "unknown method 'all'"),
+        (("--method", "fggb:threshold=1"), "expected the threshold as --threshold"),
+        (("--method", "captum.attr.LayerGradCam:layer=conv3"), "expected a layer of the model"),
+        (("--score", "cosin"), "did you mean 'cosine'"),
+        (("--top-k", "0"), "top-k"),
+        (("--output", "people/out"), "expected an output folder outside the gallery"),
+    ):
+        result = run(*arguments, *extra)
+        assert result.exit_code != 0
+        assert message in " ".join(result.output.split())
+        assert not list(folder.glob("captum_face_output/*"))
