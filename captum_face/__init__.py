@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from captum_face.results.gallery import GalleryAttributions, attribute_gallery
     from captum_face.results.identification import Identification, Match, identify
 
-__version__ = "0.1.0"
+from captum_face._version import __version__
 
 __all__ = [
     "FAME",
