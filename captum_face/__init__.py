@@ -32,9 +32,7 @@ from captum_face.attr import (
     SwapRISE,
     XFace,
 )
-from captum_face.figures.explanation import show_comparison, show_explanation
-from captum_face.figures.identification import show_identification
-from captum_face.figures.interactions import show_interactions
+from captum_face.figures import show_comparison, show_explanation, show_identification, show_interactions
 from captum_face.maps.signed import smooth, split_attribution
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.results.explanation import Explanation, explain

@@ -29,7 +29,7 @@ from captum_face.decoder import (
     split_people,
 )
 from captum_face.decoder import train_decoder as train
-from captum_face.figures.explanation import show_comparison
+from captum_face.figures import show_comparison
 from captum_face.models import load_pair
 from captum_face.results.explanation import Explanation
 from captum_face.results.explanation import explain as explain_pair

@@ -21,10 +21,11 @@ from captum_face._files import write_whole
 from captum_face._validation import require_images, require_positive_int
 from captum_face.attr.base import PairAttribution
 from captum_face.attr.spec import MethodSpec
-from captum_face.figures.explanation import decision_text
+from captum_face.figures.identification import show_identification
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.embedding import gallery_scores
 from captum_face.pair.passes import BatchSize, require_batch_size
+from captum_face.pair.scores import decision_text
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 from captum_face.results._saving import file_name, save_result, settings, versions
@@ -79,8 +80,6 @@ class Identification:
 
     def plot(self, **options: Any) -> Figure:
         """The figure; ``options`` go to :func:`~captum_face.show_identification`."""
-        from captum_face.figures.identification import show_identification  # which draws this class
-
         return show_identification(self, **options)
 
     def summary(self) -> dict[str, Any]:
