@@ -18,18 +18,19 @@ from captum_face._validation import require_choice
 from captum_face.attr import METHODS, get_method
 from captum_face.benchmark import benchmark as run_benchmark
 from captum_face.benchmark._distribution import distributed
-from captum_face.data import FacePairs, read_bin, read_pairs, synthetic, synthetic_pairs
-from captum_face.data.images import load_image
-from captum_face.decoder import (
-    DecoderReport,
-    DecoderSettings,
+from captum_face.data import (
+    FacePairs,
+    read_bin,
     read_faces,
+    read_pairs,
     render_faces,
-    show_reconstructions,
-    split_people,
+    synthetic,
+    synthetic_pairs,
 )
+from captum_face.data.images import load_image
+from captum_face.decoder import DecoderReport, DecoderSettings, split_people
 from captum_face.decoder import train_decoder as train
-from captum_face.figures import show_comparison
+from captum_face.figures import show_comparison, show_reconstructions
 from captum_face.models import load_pair
 from captum_face.results.explanation import Explanation
 from captum_face.results.explanation import explain as explain_pair

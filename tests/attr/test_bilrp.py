@@ -12,7 +12,7 @@ from zennit.rules import Epsilon
 from captum_face import PairSimilarity
 from captum_face.attr.bilrp import BiLRP
 from captum_face.attr.lrp import LRP
-from captum_face.figures.interactions import show_interactions
+from captum_face.figures import show_interactions
 from captum_face.lrp import COMPOSITES
 from captum_face.lrp.propagation import Propagation
 from tests.attr.test_contract import same_state, state
