@@ -53,8 +53,8 @@ def decoder_channel_maps_chunked(
         ``(part, maps)``: a slice of the channels, and their maps ``(len, H, W)``, 0 or more; all zero for a
         channel that draws nothing.
 
-    Cost: D + 1 forward passes of the decoder, none of the model. The first ``"auto"`` of a decoder measures: at
-    most 16 times the pictures of the default.
+    Cost: D + 1 forward passes of the decoder, none of the model. The first ``"auto"`` draws up to 16 times
+    the default's pictures more.
 
     Raises:
         ValueError: an unknown removal, more than one embedding, directions of another D.

@@ -59,8 +59,8 @@ def show_comparison(
 
     Args:
         explanations: Of the same two images: :class:`~captum_face.Explanation` or anything else with the
-            attributes of :class:`ExplainedPair`. Methods measure relevance in different units, so each row
-            has a scale of its own, shared by its four maps.
+            attributes of :class:`~captum_face.figures.ExplainedPair`. Methods measure relevance in different
+            units, so each row has a scale of its own, shared by its four maps.
         masks: ``(1, H, W)`` or ``(H, W)`` bool for both faces: what is known to differ, drawn as outlines.
         sigma: Smooth the maps by a Gaussian of so many pixels; the title says so.
         percentile: Absolute value at which a row's colour saturates, as a percentile over its maps.

@@ -70,7 +70,7 @@ def show_counterfactual(found: Counterfactual) -> Figure:
     """Draws A, A with ever more of B's channels, and B; below, where each picture differs from the first.
 
     Args:
-        found: From :func:`~captum_face.decoder.counterfactuals`. The differences share one scale.
+        found: From :func:`~captum_face.decoder.counterfactual`. The differences share one scale.
     """
     count, dimensions = len(found.counts), len(found.order)
     figure, axes = _grid(2, count + 2, found.images[0], below=0.2)

@@ -89,7 +89,7 @@ def show_identification(
 
     Args:
         identification: From :func:`~captum_face.identify`, or anything else with the attributes of
-            :class:`ExplainedSearch`.
+            :class:`~captum_face.figures.ExplainedSearch`.
         columns: Matches side by side; more go below.
         sigma: Smooth the maps by a Gaussian of so many pixels; the title says so. 0 shows them as they are.
         percentile: Absolute value at which the colour saturates, as a percentile over all maps.
