@@ -28,7 +28,7 @@ __all__ = [
     "weighted_channel_maps",
 ]
 
-#: Maps of channels, some at a time: a slice of the channels, and their maps ``(len, H, W)``.
+#: Maps of some channels at a time, as a slice of the channels and their maps ``(len, H, W)``.
 ChannelMaps = Iterator[tuple[slice, Tensor]]
 
 _EMBEDDINGS: dict[str, Callable[[Tensor], Tensor]] = {
