@@ -44,9 +44,12 @@ if TYPE_CHECKING:
         method,
         on_sides,
     )
-    from captum_face.figures.explanation import show_comparison, show_explanation
-    from captum_face.figures.identification import show_identification
-    from captum_face.figures.interactions import show_interactions
+    from captum_face.figures import (
+        show_comparison,
+        show_explanation,
+        show_identification,
+        show_interactions,
+    )
     from captum_face.maps import smooth, split_attribution
     from captum_face.pair import PairSimilarity
     from captum_face.results.explanation import Explanation, explain
@@ -116,10 +119,10 @@ _HOMES = dict.fromkeys(__all__, "captum_face.attr") | {
     "attribute_gallery": "captum_face.results.gallery",
     "explain": "captum_face.results.explanation",
     "identify": "captum_face.results.identification",
-    "show_comparison": "captum_face.figures.explanation",
-    "show_explanation": "captum_face.figures.explanation",
-    "show_identification": "captum_face.figures.identification",
-    "show_interactions": "captum_face.figures.interactions",
+    "show_comparison": "captum_face.figures",
+    "show_explanation": "captum_face.figures",
+    "show_identification": "captum_face.figures",
+    "show_interactions": "captum_face.figures",
     "smooth": "captum_face.maps",
     "split_attribution": "captum_face.maps",
 }

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,16 @@ def test_registry_public_names_and_pages_are_the_same_methods():
     pages = {path.stem for path in (Path(__file__).parents[1] / "docs" / "methods").glob("*.md")}
     assert pages - {"index"} == set(METHODS)
     assert all(name == method.name for name, method in METHODS.items())
+
+
+def test_no_module_and_function_share_a_path():
+    """``import captum_face.models.synthetic as x`` must not yield a function."""
+    import captum_face
+
+    pytest.importorskip("zennit")
+    for found in pkgutil.walk_packages(captum_face.__path__, "captum_face."):
+        if found.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(found.name)
+        package, name = found.name.rsplit(".", 1)
+        assert getattr(sys.modules[package], name) is module, found.name

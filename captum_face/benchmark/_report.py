@@ -19,7 +19,7 @@ from captum_face.attr.registry import null_baselines
 from captum_face.benchmark._tables import FEWEST, Row, beside_published
 from captum_face.benchmark.measures import PROTOCOLS, Metric
 from captum_face.data.pairs import FacePairs
-from captum_face.figures.explanation import show_comparison
+from captum_face.figures import show_comparison
 from captum_face.metrics.verification import best_accuracy, eer
 from captum_face.results.explanation import Explanation
 

@@ -11,7 +11,7 @@ import click
 
 from captum_face.cli._options import require_figure_path
 from captum_face.data import synthetic
-from captum_face.figures.explanation import show_comparison
+from captum_face.figures import show_comparison
 from captum_face.models import load_pair
 from captum_face.results.explanation import explain
 

@@ -23,7 +23,7 @@ from captum_face.cli._options import (
     writable,
 )
 from captum_face.data.images import load_image
-from captum_face.figures.explanation import show_comparison
+from captum_face.figures import show_comparison
 from captum_face.models import load_pair
 from captum_face.results.explanation import Explanation
 from captum_face.results.explanation import explain as explain_pair

@@ -7,15 +7,14 @@ from pathlib import Path
 import click
 
 from captum_face.cli._options import model_options, require_figure_path, show_first, writable
+from captum_face.data import read_faces, render_faces
 from captum_face.decoder import (
     DecoderReport,
     DecoderSettings,
-    read_faces,
-    render_faces,
-    show_reconstructions,
     split_people,
 )
 from captum_face.decoder import train_decoder as train
+from captum_face.figures import show_reconstructions
 from captum_face.models import load_pair
 
 __all__ = ["train_decoder"]

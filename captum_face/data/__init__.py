@@ -1,5 +1,6 @@
-"""Data: pairs of face images, and synthetic faces of which it is known what differs."""
+"""Data: face images, pairs of them, and synthetic faces of which it is known what differs."""
 
+from captum_face.data.faces import image_files, read_faces, render_faces
 from captum_face.data.pairs import (
     FacePair,
     FacePairs,
@@ -13,9 +14,12 @@ from captum_face.data.pairs import (
 __all__ = [
     "FacePair",
     "FacePairs",
+    "image_files",
     "read_bin",
     "read_csv",
+    "read_faces",
     "read_lfw",
     "read_pairs",
+    "render_faces",
     "synthetic_pairs",
 ]

@@ -1,4 +1,4 @@
-"""Faces to train a decoder on: folders of crops, and rendered people."""
+"""Faces of many people: folders of crops, and rendered people."""
 
 from __future__ import annotations
 
@@ -12,10 +12,28 @@ from torch import Tensor
 from captum_face.data import synthetic
 from captum_face.data.images import load_image
 
-__all__ = ["read_faces", "render_faces"]
+__all__ = ["image_files", "read_faces", "render_faces"]
 
 #: Rendered people to learn from have seeds from here on; nobody else's are as high.
 _SEED = 2**28
+
+
+def image_files(folder: str | Path) -> dict[str, Path]:
+    """The image files of a folder and its subfolders by their path below it, in the order of these.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no image file in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise FileNotFoundError(f"expected a folder of images, found {found} at {folder}")
+    endings = Image.registered_extensions()
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    if not paths:
+        raise ValueError(f"expected image files (PNG, JPEG, ...) in the folder {folder}, found none")
+    return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
 def read_faces(folder: str | Path) -> tuple[Tensor, list[str], dict[str, str]]:
@@ -32,15 +50,10 @@ def read_faces(folder: str | Path) -> tuple[Tensor, list[str], dict[str, str]]:
         FileNotFoundError: no such folder.
         ValueError: no image in it.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"expected a folder of face images, found none at {folder}")
-    endings = Image.registered_extensions()
     images: list[Tensor] = []
     people: list[str] = []
     left_out: dict[str, str] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings):
-        name = path.relative_to(folder).as_posix()
+    for name, path in image_files(folder).items():
         try:
             image = load_image(path)
         except (OSError, ValueError) as error:
@@ -52,8 +65,7 @@ def read_faces(folder: str | Path) -> tuple[Tensor, list[str], dict[str, str]]:
             )
             continue
         images.append(image)
-        inside = path.parent != folder
-        people.append(path.parent.name if inside else re.sub(r"[ _-]?\d+$", "", path.stem) or path.stem)
+        people.append(path.parent.name if "/" in name else re.sub(r"[ _-]?\d+$", "", path.stem) or path.stem)
     if not images:
         raise ValueError(f"expected face images (PNG, JPEG, ...) in {folder}, found none that can be read")
     return torch.cat(images), people, left_out

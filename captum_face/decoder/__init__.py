@@ -1,6 +1,5 @@
 """What an embedding remembers of a face: decoders, and what they say about a model's channels."""
 
-from captum_face.data.faces import read_faces, render_faces
 from captum_face.decoder.counterfactuals import Counterfactual, counterfactual
 from captum_face.decoder.evaluation import DecoderReport, evaluate_decoder
 from captum_face.decoder.maps import decoder_channel_maps, decoder_channel_maps_chunked
@@ -12,7 +11,6 @@ from captum_face.decoder.regions import (
     channel_regions,
 )
 from captum_face.decoder.training import DecoderSettings, split_people, train_decoder
-from captum_face.figures.decoder import show_channels, show_counterfactual, show_reconstructions
 
 __all__ = [
     "Agreement",
@@ -29,12 +27,7 @@ __all__ = [
     "evaluate_decoder",
     "find_decoder",
     "load_decoder",
-    "read_faces",
-    "render_faces",
     "shipped_decoder",
-    "show_channels",
-    "show_counterfactual",
-    "show_reconstructions",
     "split_people",
     "train_decoder",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from torch import Tensor
 from captum_face._validation import require_images, require_positive_int
 from captum_face.decoder.maps import decoder_channel_maps
 from captum_face.decoder.network import FaceDecoder, find_decoder
-from captum_face.engines.channels import gradient_channel_maps_chunked
+from captum_face.engines.channels import ChannelMaps, gradient_channel_maps_chunked
 from captum_face.maps.regions import TEMPLATE_SIZE, face_regions
 from captum_face.maps.signed import pixel_map, smooth
+from captum_face.pair.passes import BatchSize
 from captum_face.pair.scores import unit
 from captum_face.pair.similarity import PairSimilarity
 
@@ -64,7 +65,7 @@ def channel_regions(
     decoder: FaceDecoder | str | Path | None = None,
     removal: str = "zero",
     directions: int | None = None,
-    internal_batch_size: int | None = None,
+    internal_batch_size: BatchSize = None,
 ) -> ChannelRegions:
     """Which region of the face each channel draws.
 
@@ -76,7 +77,8 @@ def channel_regions(
         removal: A removed channel becomes ``"zero"`` or its ``"mean"``.
         directions: Look at so many principal directions of the images' embeddings instead of at channels:
             long embeddings have many channels that mean little alone.
-        internal_batch_size: Pictures drawn at once. None for what suits the device.
+        internal_batch_size: Pictures drawn at once: see
+            :func:`~captum_face.decoder.decoder_channel_maps_chunked`.
 
     Cost: N + 1 forward passes of the model and N (D + 1) of the decoder.
 
@@ -175,7 +177,7 @@ def channel_map_agreement(
     ]
 
 
-def _relevance_maps(pair: PairSimilarity, image: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def _relevance_maps(pair: PairSimilarity, image: Tensor) -> ChannelMaps:
     from captum_face.lrp.propagation import relevance_maps_chunked  # zennit is an extra
 
     return ((part, pixel_map(maps).abs()) for part, maps in relevance_maps_chunked(pair, image))
@@ -184,7 +186,7 @@ def _relevance_maps(pair: PairSimilarity, image: Tensor) -> Iterator[tuple[slice
 _CHUNKED = {"gradient": gradient_channel_maps_chunked, "lrp": _relevance_maps}
 
 
-def _flat(chunks: Iterator[tuple[slice, Tensor]] | list[tuple[slice, Tensor]], sigma: float) -> Tensor:
+def _flat(chunks: Iterable[tuple[slice, Tensor]], sigma: float) -> Tensor:
     return torch.cat([smooth(maps.detach(), sigma).flatten(1).double() for _, maps in chunks])
 
 

@@ -20,12 +20,16 @@ from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, differentiable_embeddings, images_per_pass
 
 __all__ = [
+    "ChannelMaps",
     "gradient_channel_maps",
     "gradient_channel_maps_chunked",
     "heaviest_channels",
     "require_gradient_options",
     "weighted_channel_maps",
 ]
+
+#: Maps of some channels at a time, as a slice of the channels and their maps ``(len, H, W)``.
+ChannelMaps = Iterator[tuple[slice, Tensor]]
 
 _EMBEDDINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "normalized": unit,
@@ -45,7 +49,7 @@ def gradient_channel_maps_chunked(
     embedding: str = "normalized",
     channels: Tensor | None = None,
     internal_batch_size: BatchSize = None,
-) -> Iterator[tuple[slice, Tensor]]:
+) -> ChannelMaps:
     r"""Yields FGGB's channel maps some channels at a time, so that memory does not grow with D.
 
     With :math:`G_k = \partial f_k / \partial I`, the map of channel k is the mean over colour of
@@ -183,14 +187,14 @@ def gradient_channel_maps(pair: PairSimilarity, image: Tensor, **options: Any) -
 
 
 def weighted_channel_maps(
-    chunks: Iterator[tuple[slice, Tensor]],
+    chunks: ChannelMaps,
     weights: Tensor,
     progress: Callable[[int], object] | None = None,
 ) -> Tensor:
     """``weights @ maps`` without ever holding all maps.
 
     Args:
-        chunks: ``(part, maps)`` as :func:`gradient_channel_maps_chunked` yields them.
+        chunks: As :func:`gradient_channel_maps_chunked` yields them.
         weights: ``(K, n)``, a row for each partner, of the n channels that the chunks cover.
         progress: Called with the number of channels done after each chunk.
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
-from typing import Any
-
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -12,7 +10,8 @@ from torch import Tensor
 from captum_face.decoder.counterfactuals import Counterfactual
 from captum_face.decoder.network import FaceDecoder, decode
 from captum_face.decoder.regions import ChannelRegions
-from captum_face.figures.explanation import _as_picture, decision_text
+from captum_face.figures import _drawing as draw
+from captum_face.pair.scores import decision_text
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["show_channels", "show_counterfactual", "show_reconstructions"]
@@ -34,10 +33,9 @@ def show_reconstructions(pair: PairSimilarity, decoder: FaceDecoder, images: Ten
         cosines = torch.cosine_similarity(pair.embed(drawn), embeddings)
     figure, axes = _grid(2, len(images), images)
     for column, (image, picture, cosine) in enumerate(zip(images, drawn, cosines.tolist(), strict=True)):
-        for axis, shown in zip(axes[:, column], (image, picture), strict=True):
-            axis.imshow(_as_picture(shown), interpolation="bilinear")
-        axes[1, column].set_title(f"{cosine:.2f}", fontsize=8)
-    _title(figure, "images, and their reconstructions with the cosine of both embeddings")
+        draw.draw_picture(axes[0, column], draw.as_picture(image))
+        draw.draw_picture(axes[1, column], draw.as_picture(picture), f"{cosine:.2f}", fontsize=8)
+    draw.wrapped_title(figure, "images, and their reconstructions with the cosine of both embeddings")
     return figure
 
 
@@ -52,7 +50,7 @@ def show_channels(found: ChannelRegions, images: Tensor, *, count: int = 12, col
     """
     chosen = found.strength.argsort(descending=True)[:count].tolist()
     figure, axes = _grid(-(-len(chosen) // columns), min(columns, len(chosen)), images, below=0.25)
-    mean = _as_picture(images.mean(0)).mean(2)
+    mean = draw.as_picture(images.mean(0)).mean(2)
     what = "direction" if found.directions is not None else "channel"
     for axis, channel in zip(axes.flat, chosen, strict=False):
         change = found.maps[channel].float().cpu().numpy()
@@ -61,7 +59,7 @@ def show_channels(found: ChannelRegions, images: Tensor, *, count: int = 12, col
         density = float(found.density[channel].max())
         name = found.region(channel).replace("_", " ")
         axis.set_title(f"{what} {channel}\n{name} × {density:.1f}", fontsize=8)
-    _title(
+    draw.wrapped_title(
         figure,
         f"where the picture changes without the {what}, over the mean face; × density in its densest region",
     )
@@ -72,24 +70,19 @@ def show_counterfactual(found: Counterfactual) -> Figure:
     """Draws A, A with ever more of B's channels, and B; below, where each picture differs from the first.
 
     Args:
-        found: From :func:`~captum_face.decoder.counterfactuals`. The differences share one scale.
+        found: From :func:`~captum_face.decoder.counterfactual`. The differences share one scale.
     """
     count, dimensions = len(found.counts), len(found.order)
     figure, axes = _grid(2, count + 2, found.images[0], below=0.2)
     for axis, image, name in zip(axes[0, [0, -1]], found.images, ("image A", "image B"), strict=True):
-        axis.imshow(_as_picture(image[0]), interpolation="bilinear")
-        axis.set_title(name, fontsize=8)
+        draw.draw_picture(axis, draw.as_picture(image[0]), name, fontsize=8)
     changes = (found.pictures - found.pictures[0]).abs().mean(1).cpu().numpy()
     limit = float(changes.max()) or 1.0
     scores = zip(found.counts, found.scores.tolist(), found.picture_scores.tolist(), strict=True)
     for column, (n, score, drawn) in enumerate(scores, start=1):
-        axes[0, column].imshow(_as_picture(found.pictures[column - 1]), interpolation="bilinear")
-        accepted = score >= found.threshold
-        axes[0, column].set_title(
-            f"{n} of {dimensions} from B\nscore {score:.2f}\n(the picture's {drawn:.2f})",
-            fontsize=7,
-            fontweight="bold" if accepted else "normal",
-        )
+        heading = f"{n} of {dimensions} from B\nscore {score:.2f}\n(the picture's {drawn:.2f})"
+        picture = draw.as_picture(found.pictures[column - 1])
+        draw.draw_picture(axes[0, column], picture, heading, fontsize=7, bold=score >= found.threshold)
         axes[1, column].imshow(changes[column - 1], cmap="magma", vmin=0, vmax=limit)
     axes[1, 1].set_title("changed:", fontsize=8)
     verdict = decision_text(float(found.scores[0]), found.threshold).capitalize()
@@ -100,20 +93,11 @@ def show_counterfactual(found: Counterfactual) -> Figure:
         if found.needed
         else ""
     )
-    _title(figure, verdict + way + " (bold: accepted)")
+    draw.wrapped_title(figure, verdict + way + " (bold: accepted)")
     return figure
 
 
-def _title(figure: Figure, text: str) -> None:
-    """A title in as many lines as the figure's width asks for: 13 letters of 9 points fill an inch."""
-    figure.suptitle(textwrap.fill(text, int(13 * figure.get_figwidth())), fontsize=9)
-
-
-def _grid(rows: int, columns: int, images: Tensor, below: float = 0.0) -> tuple[Figure, Any]:
-    """A figure for rows of faces without axes; ``below``: room for titles, in inches a row."""
+def _grid(rows: int, columns: int, images: Tensor, below: float = 0.0) -> tuple[Figure, np.ndarray]:
+    """A figure for rows of faces; ``below``: room for titles, in inches a row."""
     height = 1.3 * images.shape[-2] / images.shape[-1] + below
-    figure = Figure(figsize=(1.3 * columns, rows * height + 0.6), layout="constrained", dpi=150)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    return figure, axes
+    return draw.new_grid(rows, columns, (1.3 * columns, rows * height + 0.6))

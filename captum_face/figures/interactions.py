@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from torch import Tensor
 
 from captum_face._validation import require_pair, require_positive_int
-from captum_face.figures.explanation import _AGAINST, _COLOURS, _FOR, _GREY, _as_picture, decision_text
+from captum_face.figures import _drawing as draw
 
 __all__ = ["show_interactions"]
 
@@ -55,16 +53,10 @@ def show_interactions(
     images = require_pair(inputs)
     joint = _require_interactions(interactions, grid, max(map(len, images)), index)
     require_positive_int(strongest, "strongest")
-    faces = [_as_picture(image[index if len(image) > 1 else 0]) for image in images]
-
-    figure = Figure(figsize=(6.6, 3.4 if score is not None else 3.1), layout="constrained", dpi=150)
-    axes = figure.subplots(1, 2, gridspec_kw={"wspace": 0.12})
-    for axis, face, name in zip(axes, faces, names, strict=True):
-        axis.imshow(0.35 + 0.65 * np.repeat((face @ _GREY)[..., None], 3, axis=2), interpolation="bilinear")
-        axis.set(xticks=[], yticks=[])
-        axis.set_title(name, fontsize=10)
-        for spine in axis.spines.values():
-            spine.set_visible(False)
+    faces = draw.pictures_of_pair(images, index)
+    figure, axes = draw.new_grid(1, 2, (6.6, 3.4 if score is not None else 3.1), wspace=0.12)
+    for axis, face, name in zip(axes[0], faces, names, strict=True):
+        draw.draw_picture(axis, draw.as_grey(face, 0.35), name, fontsize=10)
 
     order = np.argsort(np.abs(joint), axis=None)[::-1][: min(strongest, joint.size)]
     limit = float(np.abs(joint).max()) or 1.0
@@ -76,15 +68,10 @@ def show_interactions(
         value = float(joint.flat[place])
         strength = (abs(value) - weakest) / (limit - weakest) if limit > weakest else 1.0
         if value:
-            _connect(figure, axes, ends, strength, _FOR if value > 0 else _AGAINST)
+            _connect(figure, axes[0], ends, strength, draw.FOR if value > 0 else draw.AGAINST)
 
-    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), _COLOURS), ax=axes, shrink=0.85, pad=0.03)
-    bar.set_ticks([-limit, 0, limit], labels=[f"−{limit:.2g}", "0", f"{limit:.2g}"])
-    bar.set_label("against  ←  joint relevance  →  for", fontsize=9)
-    bar.ax.tick_params(labelsize=8)
-    if score is not None:
-        title = f"score {score:.3f}" if threshold is None else decision_text(score, threshold)
-        figure.suptitle(title[0].upper() + title[1:], fontsize=10)
+    draw.colour_bar(figure, axes, limit, "against  ←  joint relevance  →  for", shrink=0.85, pad=0.03)
+    draw.title(figure, draw.score_text(score, threshold), [])
     figure.supxlabel(_caption(joint, order), fontsize=8)
     return figure
 

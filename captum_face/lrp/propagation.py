@@ -15,6 +15,7 @@ from zennit.composites import MixedComposite
 from zennit.core import Composite
 
 from captum_face._validation import not_differentiable, require_images, require_positive_int
+from captum_face.engines.channels import ChannelMaps
 from captum_face.lrp._checking import first_departure, first_difference
 from captum_face.lrp.canonizers import canonize
 from captum_face.lrp.composites import resolve_composite
@@ -78,9 +79,7 @@ class Propagation:
                 self.canonizers = [] if canonizers is None else _require_canonizers(canonizers)
                 self.composite = MixedComposite([self.composite], list(self.canonizers))
 
-    def maps(
-        self, image: Tensor, seeds: Tensor, internal_batch_size: int | None = None
-    ) -> Iterator[tuple[slice, Tensor]]:
+    def maps(self, image: Tensor, seeds: Tensor, internal_batch_size: int | None = None) -> ChannelMaps:
         """Yields what each of K starting relevances becomes at the image, some of them at a time.
 
         The image is replicated once for each starting relevance of a chunk and goes forward once; each
@@ -251,7 +250,7 @@ def relevance_maps_chunked(
     *,
     internal_batch_size: int | None = None,
     **options: Any,
-) -> Iterator[tuple[slice, Tensor]]:
+) -> ChannelMaps:
     """Yields LRP's channel maps of one image, some channels at a time.
 
     The counterpart of :func:`captum_face.engines.channels.gradient_channel_maps_chunked`.

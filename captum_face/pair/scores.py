@@ -11,7 +11,16 @@ from torch import Tensor
 
 from captum_face._plugins import Registry
 
-__all__ = ["SCORES", "Cosine", "Dot", "NegativeSquaredEuclidean", "Score", "resolve_score", "unit"]
+__all__ = [
+    "SCORES",
+    "Cosine",
+    "Dot",
+    "NegativeSquaredEuclidean",
+    "Score",
+    "decision_text",
+    "resolve_score",
+    "unit",
+]
 
 
 def unit(embeddings: Tensor) -> Tensor:
@@ -157,3 +166,19 @@ def resolve_score(score: str | Score) -> Score:
     if isinstance(score, type) and issubclass(score, Score):
         raise TypeError(f"expected a score object, got the class {score.__name__}; write {score.__name__}()")
     return SCORES.find(score)()
+
+
+def decision_text(score: float, threshold: float) -> str:
+    """The decision in words.
+
+    Example::
+
+        >>> decision_text(0.431, 0.15)
+        'score 0.431 ≥ threshold 0.150: accepted as the same person'
+    """
+    digits = next(
+        (d for d in range(3, 9) if score == threshold or f"{score:.{d}f}" != f"{threshold:.{d}f}"), 9
+    )
+    if score >= threshold:
+        return f"score {score:.{digits}f} ≥ threshold {threshold:.{digits}f}: accepted as the same person"
+    return f"score {score:.{digits}f} < threshold {threshold:.{digits}f}: rejected as different people"

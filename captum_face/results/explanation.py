@@ -19,9 +19,10 @@ from captum_face._validation import require_pair
 from captum_face.attr.base import PairAttribution
 from captum_face.attr.spec import MethodSpec
 from captum_face.data.images import load_image
-from captum_face.figures.explanation import decision_text, show_explanation
+from captum_face.figures.explanation import show_explanation
 from captum_face.maps.regions import TEMPLATE_SIZE, region_shares
 from captum_face.maps.signed import pixel_map
+from captum_face.pair.scores import decision_text
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.results._saving import file_name, save_result, settings, versions
 

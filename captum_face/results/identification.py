@@ -21,10 +21,12 @@ from captum_face._files import write_whole
 from captum_face._validation import require_images, require_positive_int
 from captum_face.attr.base import PairAttribution
 from captum_face.attr.spec import MethodSpec
-from captum_face.figures.explanation import decision_text
+from captum_face.data.faces import image_files
+from captum_face.figures.identification import show_identification
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.embedding import gallery_scores
 from captum_face.pair.passes import BatchSize, require_batch_size
+from captum_face.pair.scores import decision_text
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 from captum_face.results._saving import file_name, save_result, settings, versions
@@ -79,8 +81,6 @@ class Identification:
 
     def plot(self, **options: Any) -> Figure:
         """The figure; ``options`` go to :func:`~captum_face.show_identification`."""
-        from captum_face.figures.identification import show_identification  # which draws this class
-
         return show_identification(self, **options)
 
     def summary(self) -> dict[str, Any]:
@@ -320,15 +320,7 @@ def _gallery(
 def _files(gallery: object) -> dict[str, Path]:
     """Paths by name: below a folder relative to it, else as given."""
     if isinstance(gallery, (str, Path)):
-        folder = Path(gallery)
-        if not folder.is_dir():
-            found = "a file" if folder.exists() else "nothing"
-            raise FileNotFoundError(f"expected a folder with the gallery's images, found {found} at {folder}")
-        endings = Image.registered_extensions()
-        paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in endings and p.is_file())
-        if not paths:
-            raise ValueError(f"expected image files (PNG, JPEG, ...) in the folder {folder}, found none")
-        return {path.relative_to(folder).as_posix(): path for path in paths}
+        return image_files(gallery)
     if isinstance(gallery, Sequence) and all(isinstance(path, (str, Path)) for path in gallery):
         if not gallery:
             raise ValueError("expected at least one gallery image, got an empty list")

@@ -3,7 +3,8 @@
 from common import model, show
 
 from captum_face.data import synthetic
-from captum_face.decoder import channel_regions, show_channels
+from captum_face.decoder import channel_regions
+from captum_face.figures import show_channels
 
 PEOPLE, SEED = 8, 2**27
 photos = synthetic.sample_nuisance(PEOPLE, SEED, strength=0.5)

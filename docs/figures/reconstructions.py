@@ -3,7 +3,8 @@
 from common import model, show
 
 from captum_face.data import synthetic
-from captum_face.decoder import shipped_decoder, show_reconstructions
+from captum_face.decoder import shipped_decoder
+from captum_face.figures import show_reconstructions
 
 PEOPLE, SEED = 8, 2**27
 photos = synthetic.sample_nuisance(PEOPLE, SEED, strength=0.5)

@@ -16,7 +16,7 @@ import warnings
 
 import torch
 
-from captum_face.data import synthetic
+from captum_face.data import read_faces, render_faces, synthetic
 from captum_face.decoder import (
     DecoderReport,
     DecoderSettings,
@@ -25,9 +25,7 @@ from captum_face.decoder import (
     decoder_channel_maps,
     evaluate_decoder,
     find_decoder,
-    read_faces,
     regions,
-    render_faces,
     split_people,
     train_decoder,
 )

@@ -126,6 +126,26 @@ def test_models_without_gradients(images):
     torch.testing.assert_close(got, want)
 
 
+def test_auto_is_a_batch_size_like_another(pair, images, monkeypatch):
+    """Measured once for a decoder; the maps are those of the default."""
+    measured = []
+
+    def fake(run, device, rule):
+        run(3)
+        measured.append(rule)
+        return 2
+
+    monkeypatch.setattr("captum_face.decoder.maps.cheapest_batch_size", fake)
+    method = Reconstruction(pair, small_decoder())
+    torch.testing.assert_close(method.attribute(images, internal_batch_size="auto"), method.attribute(images))
+    assert len(measured) == 1
+    monkeypatch.undo()
+    method = Reconstruction(pair, small_decoder())
+    torch.testing.assert_close(method.attribute(images, internal_batch_size="auto"), method.attribute(images))
+    with pytest.raises(ValueError, match="'auto' or None, got 'all'"):
+        decoder_channel_maps(small_decoder(), torch.ones(1, 7), internal_batch_size="all")
+
+
 def test_bad_options(pair, images):
     method = Reconstruction(pair, small_decoder())
     with pytest.raises(ValueError, match="did you mean 'zero'"):

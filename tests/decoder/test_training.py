@@ -10,7 +10,6 @@ from captum_face.decoder import (
     DecoderSettings,
     FaceDecoder,
     evaluate_decoder,
-    read_faces,
     split_people,
     train_decoder,
 )
@@ -272,23 +271,3 @@ def test_ssim_against_its_definition():
     x, y = (pad(image, (5, 5, 5, 5), mode="reflect") for image in (x, y))
     want = torch.stack([one(i, j) for i in range(5, 36) for j in range(5, 36)]).mean()
     torch.testing.assert_close(ssim(x[..., 5:-5, 5:-5], y[..., 5:-5, 5:-5])[0], want)
-
-
-def test_folders_of_faces(tmp_path):
-    from PIL import Image
-
-    for name in ("ann/1.png", "ann/2.png", "bob/1.png", "010_1.png", "010_2.png", "Eve_0001.png", "x.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (14, 18)).save(tmp_path / name)
-    Image.new("RGB", (20, 20)).save(tmp_path / "z_1.png")
-    (tmp_path / "y.png").write_text("no image")
-    images, people, left_out = read_faces(tmp_path)
-    assert images.shape == (7, 3, 18, 14)
-    assert people == ["010", "010", "Eve", "ann", "ann", "bob", "x"]
-    assert "20, 20" in left_out["z_1.png"]
-    assert "none" in left_out["y.png"]
-    with pytest.raises(FileNotFoundError, match="expected a folder"):
-        read_faces(tmp_path / "none")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="found none"):
-        read_faces(tmp_path / "empty")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from captum_face.pair.scores import SCORES, Score, resolve_score, unit
+from captum_face.pair.scores import SCORES, Score, decision_text, resolve_score, unit
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -46,3 +46,11 @@ def test_unit_holds_for_very_long_and_very_short_embeddings(size, dtype):
     (grad,) = torch.autograd.grad(unit(leaf)[:, 0].sum(), leaf)
     (expected,) = torch.autograd.grad((leaf / leaf.norm(dim=1, keepdim=True))[:, 0].sum(), leaf)
     torch.testing.assert_close(grad, expected)
+
+
+def test_decision_text_is_inclusive():
+    assert "accepted" in decision_text(0.15, 0.15)
+
+
+def test_scores_that_round_to_the_threshold_get_more_digits():
+    assert decision_text(0.29996, 0.3).startswith("score 0.29996 < threshold 0.30000")

@@ -1,0 +1,194 @@
+"""What all figures are drawn with: pictures, overlays, colours, scales, panels and titles."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from captum_face._validation import require_pair
+from captum_face.maps.signed import pixel_map, smooth
+from captum_face.pair.scores import decision_text
+
+__all__ = [
+    "AGAINST",
+    "FOR",
+    "as_grey",
+    "as_picture",
+    "colour_bar",
+    "draw_evidence",
+    "draw_outline",
+    "draw_picture",
+    "draw_row",
+    "new_grid",
+    "overlay",
+    "pictures_and_maps",
+    "pictures_of_pair",
+    "saturation",
+    "score_text",
+    "signed_map",
+    "smoothing_note",
+    "title",
+    "wrapped_title",
+]
+
+# Red against, blue for: told apart with any colour vision.
+AGAINST, FOR = (np.array(to_rgb(colour)) for colour in ("#b2182b", "#2166ac"))
+_COLOURS = LinearSegmentedColormap.from_list("against_for", [tuple(AGAINST), "white", tuple(FOR)])
+_OPACITY = 0.85  # of the strongest colour, so that the face shows through
+_EMPTY = 0.02  # a panel whose strongest value is below this share of the scale is as good as empty
+
+
+def as_picture(image: Tensor) -> np.ndarray:
+    """``(C, H, W)`` to ``(H, W, 3)`` in [0, 1]."""
+    picture = image.detach().float().clamp(0, 1).cpu().permute(1, 2, 0).numpy()
+    return picture[..., :3] if picture.shape[2] >= 3 else np.repeat(picture[..., :1], 3, axis=2)
+
+
+def as_grey(picture: np.ndarray, darkest: float) -> np.ndarray:
+    """A picture in grey, lightened so that dark hair does not swallow the colours over it."""
+    grey = np.repeat((picture @ np.array([0.299, 0.587, 0.114]))[..., None], 3, axis=2)
+    return darkest + (1 - darkest) * grey
+
+
+def overlay(picture: np.ndarray, signed: np.ndarray) -> np.ndarray:
+    """Colours over the grey picture, as opaque as the relevance is strong; ``signed`` in [-1, 1]."""
+    colour = np.where(signed[..., None] > 0, FOR, AGAINST)
+    alpha = _OPACITY * np.clip(np.abs(signed), 0, 1)[..., None]
+    return np.clip(as_grey(picture, 0.25) * (1 - alpha) + colour * alpha, 0, 1)
+
+
+def signed_map(attribution: Tensor, sigma: float) -> np.ndarray:
+    """One signed value per pixel ``(H, W)`` of an attribution ``(1, C, H, W)``, smoothed."""
+    return pixel_map(smooth(attribution.detach().float(), sigma))[0].cpu().numpy()
+
+
+def pictures_of_pair(images: tuple[Tensor, Tensor], index: int) -> list[np.ndarray]:
+    """Both pictures of one pair of a batch, in which a single image stands against N."""
+    pairs = max(map(len, images))
+    if not -pairs <= index < pairs:
+        raise ValueError(f"expected index within the batch of {pairs} pairs, got {index}")
+    return [as_picture(image[index if len(image) > 1 else 0]) for image in images]
+
+
+def pictures_and_maps(
+    inputs: tuple[Tensor, Tensor], attributions: tuple[Tensor, Tensor], sigma: float, index: int = 0
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Pictures ``(H, W, 3)`` and signed maps ``(H, W)`` of both sides of one pair."""
+    images = require_pair(inputs)
+    if not isinstance(attributions, (tuple, list)) or len(attributions) != 2:
+        raise TypeError("expected attributions as a pair (attr_a, attr_b), as attribute() returns them")
+    pictures, pairs, maps = pictures_of_pair(images, index), max(map(len, images)), []
+    for image, attr in zip(images, attributions, strict=True):
+        if attr.shape[-2:] != image.shape[-2:] or len(attr) not in (1, pairs):
+            raise ValueError(
+                f"expected attributions for images {tuple(image.shape)}, got {tuple(attr.shape)}"
+            )
+        maps.append(signed_map(attr[index if len(attr) > 1 else 0, None], sigma))
+    return pictures, maps
+
+
+def saturation(maps: list[np.ndarray], percentile: float) -> float:
+    """Where the colour saturates; 1 for maps that are zero everywhere."""
+    size = np.abs(np.stack(maps))
+    return float(np.percentile(size, percentile)) or float(size.max()) or 1.0
+
+
+def new_grid(
+    rows: int, columns: int, size: tuple[float, float], wspace: float | None = None
+) -> tuple[Figure, np.ndarray]:
+    """A figure outside of pyplot's state, and its panels ``(rows, columns)`` without ticks and frames.
+
+    Args:
+        rows: Panels below each other.
+        columns: Panels side by side.
+        size: Width and height of the figure in inches.
+        wspace: Space between panels as a share of their width; None for matplotlib's.
+    """
+    figure = Figure(figsize=size, layout="constrained", dpi=150)
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": wspace})
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.set_frame_on(False)
+    return figure, axes
+
+
+def draw_picture(
+    axis: Axes, picture: np.ndarray, heading: str = "", *, fontsize: float = 9.0, bold: bool = False
+) -> None:
+    """A picture with a heading above it."""
+    axis.imshow(picture, interpolation="bilinear")
+    weight = "bold" if bold else "normal"
+    axis.set_title(heading, fontsize=fontsize, fontweight=weight, parse_math=False)
+
+
+def draw_evidence(axes: np.ndarray, picture: np.ndarray, signed: np.ndarray) -> None:
+    """What speaks for a match and what speaks against, in two panels; ``signed`` in [-1, 1]."""
+    for axis, part in zip(axes, (signed.clip(min=0), signed.clip(max=0)), strict=True):
+        axis.imshow(overlay(picture, part), interpolation="bilinear")
+        if np.abs(part).max() < _EMPTY:
+            # Said in words: a grey face alone looks like a figure that failed.
+            axis.text(0.5, 0.04, "next to nothing", transform=axis.transAxes, ha="center", fontsize=7)
+
+
+def draw_row(axes: np.ndarray, picture: np.ndarray, signed: np.ndarray, heading: str | None = None) -> None:
+    """The photo and what speaks for and against, in three panels; ``heading``: above the photo, if any."""
+    draw_picture(axes[0], picture)
+    draw_evidence(axes[1:], picture, signed)
+    if heading is not None:
+        for axis, text in zip(axes, (heading, "speaks for a match", "speaks against"), strict=True):
+            axis.set_title(text, fontsize=9, parse_math=False)
+
+
+def draw_outline(axes: np.ndarray, mask: Tensor) -> None:
+    """The border of a mask ``(1, H, W)`` or ``(H, W)`` over panels that are drawn."""
+    inside = mask.reshape(mask.shape[-2:]).cpu().numpy()
+    if inside.any() and not inside.all():
+        for axis in axes.flat:
+            axis.contour(inside.astype(float), levels=[0.5], colors="black", linewidths=0.7)
+
+
+def colour_bar(
+    figure: Figure,
+    axes: np.ndarray,
+    limit: float,
+    label: str = "against  ←  relevance  →  for the same person",
+    *,
+    fontsize: float = 9.0,
+    **place: Any,
+) -> None:
+    """The scale from ``-limit`` to ``limit`` beside all panels."""
+    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), _COLOURS), ax=axes, **place)
+    bar.set_ticks([-limit, 0, limit], labels=[f"−{limit:.2g}", "0", f"{limit:.2g}"])
+    bar.set_label(label, fontsize=fontsize)
+    bar.ax.tick_params(labelsize=fontsize - 1)
+
+
+def score_text(score: float | None, threshold: float | None) -> str:
+    """What is known of score and decision in words; empty without a score."""
+    if score is None:
+        return ""
+    return f"score {score:.3f}" if threshold is None else decision_text(score, threshold)
+
+
+def smoothing_note(sigma: float) -> str:
+    """What a title says of maps that were smoothed; empty where they were not."""
+    return f"smoothed, σ = {sigma:g} px" if sigma else ""
+
+
+def title(figure: Figure, sentence: str, notes: list[str], *, fontsize: float = 10.0) -> None:
+    """A sentence, and below it the notes that are not empty."""
+    lines = [sentence[:1].upper() + sentence[1:], " · ".join(filter(None, notes))]
+    if any(lines):
+        figure.suptitle("\n".join(filter(None, lines)), fontsize=fontsize, parse_math=False)
+
+
+def wrapped_title(figure: Figure, text: str) -> None:
+    """A title in as many lines as the figure's width asks for: 13 letters of 9 points fill an inch."""
+    figure.suptitle(textwrap.fill(text, int(13 * figure.get_figwidth())), fontsize=9)

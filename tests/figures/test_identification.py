@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from captum_face import identify, show_identification
+
+
+@pytest.fixture
+def found(pair, images):
+    return identify(pair, images[0][:1], images[1], "corrrise", top_k=2, both=True, n_masks=12)
+
+
+def texts(figure):
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+def test_a_band_for_each_row_of_matches(found):
+    figure = show_identification(found, columns=1)
+    assert isinstance(figure, Figure)
+    assert len(figure.axes) == 2 * 5 * 2 + 1  # bands, panels of a match, columns, and the colour bar
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert [title.split("\n")[0] for title in titles] == [
+        "probe",
+        f"1. {found.matches[0].name}",
+        "probe",
+        f"2. {found.matches[1].name}",
+    ]
+    said = texts(figure)
+    assert sum("what in the probe" in text for text in said) == 4
+    assert sum("what in the match's" in text for text in said) == 4
+    with pytest.raises(ValueError, match="columns"):
+        show_identification(found, columns=0)
+
+
+def test_maps_of_nothing_are_said_to_be_empty(found):
+    match = found.matches[0]
+    empty = type(match)(match.name, match.score, match.image, torch.zeros_like(match.attribution))
+    figure = show_identification(dataclasses.replace(found, name="x" * 40, matches=(empty,)))
+    assert texts(figure).count("next to nothing") == 2
+    assert any(axis.get_title().endswith("x" * 21) and "…" in axis.get_title() for axis in figure.axes)
