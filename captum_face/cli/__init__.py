@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import click
 
-from captum_face import __version__
+from captum_face._version import __version__
 
 __all__ = ["COMMANDS", "main"]
 
