@@ -27,7 +27,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import captum_face
-from captum_face.attr import METHODS, Method, get_method
+from captum_face.attr import METHODS, PairAttribution, get_method
 from captum_face.benchmark import METRICS, PROTOCOLS
 from captum_face.cli import COMMANDS
 from captum_face.cli import main as command_line
@@ -70,7 +70,7 @@ class MethodTable(Table):
         head = ["name", "class", "family", "model", "without a seed", "passes for a pair", "source"]
         return [head, *(self.row(method) for method in METHODS.values())]
 
-    def row(self, method: Method) -> list[str]:
+    def row(self, method: type[PairAttribution]) -> list[str]:
         return [
             f"[`{method.name}`](/methods/{method.name}.md)",
             class_role(method),
@@ -101,8 +101,8 @@ class MethodOptions(Table):
     required_arguments = 1
 
     def rows(self) -> list[list[str]]:
-        cls = type(get_method(self.arguments[0]).build(print))
-        meaning = documented_arguments(cls.attribute)
+        cls = get_method(self.arguments[0])
+        meaning = {"show_progress": "Show a progress bar."} | documented_arguments(cls.attribute)
         options = cls.options()
         undocumented = options.keys() - meaning.keys()
         if undocumented:
@@ -318,15 +318,15 @@ class CommandHelp(SphinxDirective):
         return [nodes.literal_block(text, text, language="text")]
 
 
-def class_role(method: Method) -> str:
-    return f"{{py:class}}`~captum_face.{type(method.build(print)).__name__}`"
+def class_role(method: type[PairAttribution]) -> str:
+    return f"{{py:class}}`~captum_face.{method.__name__}`"
 
 
-def repeats(method: Method) -> str:
-    return "deterministic" if method.deterministic else "random"
+def repeats(method: type[PairAttribution]) -> str:
+    return "deterministic" if method.deterministic() else "random"
 
 
-def source(method: Method) -> str:
+def source(method: type[PairAttribution]) -> str:
     return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", method.source)
 
 

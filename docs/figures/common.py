@@ -31,7 +31,7 @@ def faces() -> SyntheticPair:
 @cache
 def explained(method: str) -> Explanation:
     """That pair explained; once, though several pages show it."""
-    options = {"seed": SEED} if not METHODS[method].deterministic else {}
+    options = {"seed": SEED} if not METHODS[method].deterministic() else {}
     return explain(model(), faces().image_a, faces().image_b, method, **options)
 
 
