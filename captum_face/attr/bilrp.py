@@ -81,7 +81,7 @@ class BiLRP(RelevanceAttribution):
     ) -> tuple[Tensor, ...]:
         r"""The marginals of the interactions: what each pixel of one image has to do with all of the other.
 
-        What the inputs and the result are stands at :class:`~captum_face.PairAttribution`. The marginal of
+        Shapes and conventions are those of :class:`~captum_face.PairAttribution`. The marginal of
         A is :math:`\sum_q R_{pq}` at full resolution. Where the composite conserves relevance, every
         channel's map of B sums to 1, and the marginal is LRP's map.
 

@@ -73,8 +73,8 @@ class FGGB(PairAttribution):
             ``(attr_a, attr_b)``, unbounded: the size of a value has no unit, its sign has a meaning, and
             both maps of a pair share one scale. Deterministic.
 
-            With ``return_error_bound`` the tuple ``((attr_a, attr_b), bound)``: ``bound`` ``(N, 2)``, for
-            both images of each pair, is the sum of the absolute weights left out. Every channel map has unit
+            :meth:`attribute_detailed` gives ``details["error_bound"]`` ``(N, 2)``: for both images of each
+            pair, the sum of the absolute weights left out. Every channel map has unit
             L2 norm, so the L2 norm over pixels of a map's difference from that of ``tolerance=0`` is at
             most that.
 

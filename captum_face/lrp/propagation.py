@@ -341,7 +341,7 @@ def _preprocessing(pair: PairSimilarity, image: Tensor) -> tuple[Tensor, Tensor,
 def _gradient_by_start(embedding: Tensor, replica: Tensor, seen: Tensor, seed: int) -> Tensor | None:
     """The gradient ``(D,)`` of a map's sum by the relevance that it starts with, at some start.
 
-    None where a rule has none: one of someone else's may work without a graph.
+    None where a rule has none: a rule of your own may work without a graph.
     """
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(embedding.shape, generator=generator).to(embedding).requires_grad_()

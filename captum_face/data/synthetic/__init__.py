@@ -161,7 +161,7 @@ def pair(
             circumstances, whatever is changed.
         same: False for two different people: every part is then another person's and the masks say
             where that shows.
-        changed: Parts that come from another identity in ``image_b``. Of twelve strangers the one is
+        changed: Parts that come from another identity in ``image_b``. Of twelve other people the one is
             taken whose parts differ most, so that the exchange can be seen.
         strength: How much light, pose, expression, background and noise vary (0 to 1).
 
@@ -175,10 +175,9 @@ def pair(
             f"changed={names}: leave same=True to exchange single parts"
         )
     people, photos = sample_identities(13, seed), sample_nuisance(2, seed, strength)
-    person, strangers = people[0], people[1:]
+    person, cohort = people[0], people[1:]
     exchanged = names if same else PARTS
-    stranger = strangers[int(difference(person, strangers, exchanged).argmax())]
-    other = person.swap(stranger, exchanged)
+    other = person.swap(cohort[int(difference(person, cohort, exchanged).argmax())], exchanged)
 
     clean = photos.without_noise()
     before, after = render(person, clean), render(other, clean)
