@@ -92,12 +92,15 @@ def test_registry_public_names_and_pages_are_the_same_methods():
 
 def test_no_module_and_function_share_a_path():
     """``import captum_face.models.synthetic as x`` must not yield a function."""
-    import captum_face
-
     pytest.importorskip("zennit")
     for found in pkgutil.walk_packages(captum_face.__path__, "captum_face."):
-        if found.name.endswith("__main__"):
+        if found.name == "captum_face.__main__":
             continue
         module = importlib.import_module(found.name)
-        package, name = found.name.rsplit(".", 1)
+        package, _, name = found.name.rpartition(".")
         assert getattr(sys.modules[package], name) is module, found.name
+        # Where the module is imported later, it would take the function's place.
+        tree = ast.parse(Path(sys.modules[package].__file__).read_text("utf-8"))
+        bound = {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+        bound |= {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        assert name not in bound, found.name

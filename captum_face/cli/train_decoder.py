@@ -8,11 +8,7 @@ import click
 
 from captum_face.cli._options import model_options, require_figure_path, show_first, writable
 from captum_face.data import read_faces, render_faces
-from captum_face.decoder import (
-    DecoderReport,
-    DecoderSettings,
-    split_people,
-)
+from captum_face.decoder import DecoderReport, DecoderSettings, split_people
 from captum_face.decoder import train_decoder as train
 from captum_face.figures import show_reconstructions
 from captum_face.models import load_pair
