@@ -179,7 +179,7 @@ def _curve(
             scene.quick,
             scene.inputs,
             (case.maps[0], None),
-            others=scene.stranger if needs_other else None,
+            cohort=scene.stranger if needs_other else None,
             seed=scene.seed,
             embedded=scene.embedded,
             patch_size=scene.patch_size if patches else 1,

@@ -15,7 +15,7 @@ from captum_face.pair.passes import BatchSize, default_batch_size, digest, in_pa
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 
-__all__ = ["embed_gallery", "gallery_scores", "require_embeddings", "scored"]
+__all__ = ["embed_gallery", "embed_once", "gallery_scores", "require_embeddings", "scored"]
 
 _CHUNK = 2**24
 """Values in one product of embeddings, 64 MB: all probes against all of a large gallery would not fit."""
@@ -52,6 +52,24 @@ def embed_gallery(
             parts.append(part)
             bar.update(len(part))
     return torch.cat(parts)
+
+
+def embed_once(pair: PairSimilarity, images: Tensor, size: int, known: dict[Hashable, Tensor]) -> Tensor:
+    """Embeddings ``(N, D)`` of images ``(N, C, H, W)``; equal ones pass the model once.
+
+    Args:
+        pair: The model, frozen and without gradients.
+        images: ``(N, C, H, W)`` in [0, 1].
+        size: Images in one forward pass.
+        known: Embeddings of earlier calls; those of new images are added.
+    """
+    keys = [digest(image) for image in images]
+    new = {key: row for row, key in enumerate(keys) if key not in known}
+    if new:
+        rows = torch.tensor([*new.values()], device=images.device)
+        found = torch.cat([*in_passes(lambda chunk: pair.embed(images[chunk]), rows, size)])
+        known.update(zip(new, found, strict=True))
+    return torch.stack([known[key] for key in keys])
 
 
 def gallery_scores(pair: PairSimilarity, probes: Tensor, gallery: Tensor) -> Tensor:
