@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from captum_face.attr.spec import MethodSpec
 from captum_face.benchmark._reading import read_ahead
-from captum_face.benchmark.measures import Metric
+from captum_face.benchmark.metric import Metric
 from captum_face.data.pairs import FacePairs
 from captum_face.engines.cohort import People, choose_cohort
 from captum_face.metrics.verification import eer
@@ -83,7 +83,7 @@ class Plan:
                     "statistic": metric.statistic,
                     "better": metric.better,
                     "meant_for": metric.subset,
-                    **metric.protocol,
+                    **metric.definition(),
                 }
                 for metric in self.metrics
             },
@@ -143,7 +143,7 @@ def make_plan(
             ),
             None,
         )
-    if not any(members) and any(metric.needs_other for metric in metrics):
+    if not any(members) and any(metric.needs_member for metric in metrics):
         first = " and ".join(pairs.names[next(iter(readable))])
         raise ValueError(
             f"expected an image of another person than {first} among those of their size in the pair list, "

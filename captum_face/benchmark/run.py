@@ -24,7 +24,8 @@ from captum_face.benchmark._tables import (
     to_csv,
 )
 from captum_face.benchmark._work import explain_all
-from captum_face.benchmark.measures import METRICS, PROTOCOLS, Metric, get_metric
+from captum_face.benchmark.measures import METRICS, PROTOCOLS, get_metric
+from captum_face.benchmark.metric import Metric
 from captum_face.data.pairs import FacePairs
 from captum_face.pair.similarity import PairSimilarity
 
@@ -103,10 +104,10 @@ def benchmark(
 ) -> BenchmarkResult:
     """Measures methods on pairs, and whether they beat maps that explain nothing.
 
-    Every method explains every pair, and every metric judges it. Killed at any moment, the same call goes on
-    where it was and ends with the same tables; what has failed is tried again. Under ``torchrun`` (with
-    ``torch.distributed`` initialised) the pairs are split over the processes, and the first one writes the
-    tables.
+    Every method explains every pair, and every metric judges it. An interrupted run goes on where it was
+    when the same call is made again, and ends with the same tables; what has failed is tried again. Under
+    ``torchrun`` (with ``torch.distributed`` initialised) the pairs are split over the processes, and the
+    first one writes the tables.
 
     Args:
         pair: The model. While the run lasts its threshold is the run's.
@@ -116,8 +117,8 @@ def benchmark(
         methods: ``"NAME"``, ``"NAME:KEY=VALUE,..."`` with options of the method and ``smooth`` (pixels), or
             ``"all"``. ``random`` and ``center`` are always in; ``center`` argues against the match where a
             metric asks for such evidence.
-        metrics: Names of :data:`~captum_face.benchmark.METRICS`, or a :class:`Metric` of your own; none for
-            those of the protocol.
+        metrics: Names of :data:`~captum_face.benchmark.METRICS`, installed plug-ins among them, or a
+            :class:`Metric` of your own; none for those of the protocol.
         protocol: ``"swap"``; ``"published"`` for the papers' black deletion and insertion; ``"sanity"`` for
             checks of the methods themselves; or several of these.
         threshold: The verification threshold in units of the score. None for the threshold of the pairs' own
