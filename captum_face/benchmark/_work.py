@@ -19,9 +19,9 @@ from captum_face.attr.spec import MethodSpec
 from captum_face.benchmark._distribution import gathered, gathered_by_first
 from captum_face.benchmark._plan import Plan, device_of, own_seed
 from captum_face.benchmark._prepared import Prepared
-from captum_face.benchmark._reading import read_ahead
 from captum_face.benchmark._records import Recorder, merged, read_records
 from captum_face.benchmark.metric import Case, Maps, Scene
+from captum_face.pair.embedding import read_ahead
 
 __all__ = ["explain_all"]
 
