@@ -3,7 +3,8 @@
 from captum_face.benchmark._tables import Row
 from captum_face.benchmark.measures import METRICS, PROTOCOLS
 from captum_face.benchmark.metric import Case, Measured, Metric, Scene
-from captum_face.benchmark.run import BenchmarkResult, benchmark
+from captum_face.benchmark.result import BenchmarkResult
+from captum_face.benchmark.run import benchmark
 
 __all__ = [
     "METRICS",

@@ -8,7 +8,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +18,11 @@ from torch import Tensor
 from captum_face.attr.registry import null_baselines
 from captum_face.benchmark._tables import FEWEST, Row, beside_published
 from captum_face.benchmark.metric import Metric
+from captum_face.benchmark.result import BenchmarkResult
 from captum_face.data.pairs import FacePairs
 from captum_face.figures import show_comparison
 from captum_face.metrics.verification import best_accuracy, eer
 from captum_face.results.explanation import Explanation
-
-if TYPE_CHECKING:
-    from captum_face.benchmark.run import BenchmarkResult
 
 __all__ = ["render_report"]
 
