@@ -1,8 +1,8 @@
 """What happens to the score when the pixels that a map points at are replaced, most important first.
 
-Replaced by what decides what is measured: scattered black pixels break a face network whatever they hide,
-so that deletion to black ranks noise above every method. Pixels of another aligned face (``fill="swap"``)
-leave a face a face.
+What the pixels are replaced by decides what is measured. Scattered black pixels break a face network whatever
+they hide, so that deletion to black ranks noise above every method. With pixels of another aligned face
+(``fill="swap"``) the image remains a face.
 """
 
 from __future__ import annotations
