@@ -14,6 +14,10 @@ import pytest
 from captum_face import METHODS, PairAttribution
 from captum_face.attr import get_method, method, on_sides
 from captum_face.attr.spec import MethodSpec
+from captum_face.benchmark import METRICS, PROTOCOLS, benchmark
+from captum_face.benchmark.measures import get_metric
+from captum_face.data import synthetic_pairs
+from captum_face.models import load_pair
 from captum_face.pair.scores import SCORES, resolve_score
 
 ROOT = Path(__file__).parents[1]
@@ -39,8 +43,9 @@ save_image(two.image_a, "a.png"), save_image(two.image_b, "b.png")
 model = ["--model", "synthetic"]
 text = run("explain", "a.png", "b.png", *model, "--method", "band_occlusion:n_bands=4", "--output", "out")
 assert "out/band_occlusion_n_bands=4.png" in text.replace("\\\\", "/")
-text = run("explain", "a.png", "b.png", *model, "--score", "manhattan", "--threshold", "-9", "--output",
-"out") assert "threshold -9.000" in text
+text = run("explain", "a.png", "b.png", *model, "--score", "manhattan", "--threshold", "-9",
+           "--output", "out")
+assert "threshold -9.000" in text
 text = run("benchmark", *model, "--synthetic", "4", "--method", "band_occlusion",
            "--metric", "deletion_swap", "--metric", "central_mass", "--output", "bench")
 assert "band_occlusion" in text and "central_mass" in text
@@ -80,14 +85,14 @@ def installed(tmp_path, monkeypatch):
         lines = [f"{key} = {module}:{value}" for key, value in points.items()]
         (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]) + "\n")
         importlib.invalidate_caches()
-        METHODS.refresh()
-        SCORES.refresh()
+        for registry in (METHODS, METRICS, SCORES):
+            registry.refresh()
 
     yield install
     METHODS._own = before
     monkeypatch.undo()
-    METHODS.refresh()
-    SCORES.refresh()
+    for registry in (METHODS, METRICS, SCORES):
+        registry.refresh()
     for module in [name for name in sys.modules if name.startswith("someones")]:
         del sys.modules[module]
 
@@ -167,6 +172,60 @@ def test_a_score_of_a_plugin(installed):
         "score 'cosine'",
         "score 'other'",
     ]
+
+
+METRIC = """
+from captum_face.benchmark import Measured, Metric
+
+def measure(case):
+    return Measured(float(case.maps[0].abs().amax()))
+
+OWN = Metric("own", "How large is it?", "higher", "all", "the maximum", measure, {"norm": "largest"})
+"""
+
+
+def test_a_metric_of_a_plugin_is_one_like_any_other(installed, tmp_path):
+    builtin, protocols = list(METRICS), dict(PROTOCOLS)
+    installed("someones-metrics", METRIC, group="captum_face.metrics", own="OWN")
+    assert list(METRICS) == [*builtin, "own"]
+    assert get_metric("own") is METRICS["own"]
+    assert METRICS.problems == []
+    # What is installed does not change what a protocol measures.
+    assert (
+        protocols
+        == PROTOCOLS
+        == {kind: tuple(name for name in builtin if METRICS[name].protocol == kind) for kind in PROTOCOLS}
+    )
+    options = {"methods": "center", "metrics": ["own", "deletion_black"], "threshold": 0.5, "examples": 0}
+    result = benchmark(load_pair("synthetic"), synthetic_pairs(2, seed=3), tmp_path / "run", **options)
+    assert result.failures == []
+    assert result.value("center", "own") == pytest.approx(1, abs=0.01)
+    assert result.config["metrics"]["own"]["norm"] == "largest"
+
+
+@pytest.mark.parametrize(
+    ("code", "points", "reason"),
+    [
+        ("raise ImportError('no\\nlicence')", {"own": "OWN"}, "ImportError: no licence"),
+        (METRIC, {"own": "NOBODYS"}, "AttributeError: .*NOBODYS"),
+        (METRIC, {"deletion_swap": "OWN"}, "the name is taken by captum_face.benchmark"),
+        (METRIC, {"another": "OWN"}, "ValueError: expected a metric of the name 'another', got .* 'own'"),
+        (METRIC, {"own": "measure"}, "TypeError: expected a captum_face.benchmark.Metric, got <function"),
+        (METRIC.replace('"higher"', '"up"'), {"own": "OWN"}, "unknown direction that is better 'up'"),
+    ],
+)
+def test_a_metric_that_cannot_be_used_is_one_line(installed, code, points, reason):
+    (name,) = points
+    builtin = list(METRICS)
+    installed("someones-metrics", code, group="captum_face.metrics", **points)
+    with pytest.warns(UserWarning, match=rf"metric '{name}' of someones-metrics 2.1 is left out: .*{reason}"):
+        assert list(METRICS) == builtin
+    (line,) = METRICS.problems
+    assert "\n" not in line
+    if name not in builtin:
+        with pytest.raises(ValueError, match=f"metric '{name}' of someones-metrics 2.1 is left out"):
+            get_metric(name)
+    assert get_metric("deletion_swap").asks.startswith("Do the most similar pixels")
 
 
 def test_names_in_a_session():

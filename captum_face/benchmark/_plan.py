@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_face.attr.spec import MethodSpec
-from captum_face.benchmark._reading import read_ahead
-from captum_face.benchmark.measures import Metric
+from captum_face.benchmark.metric import Metric
 from captum_face.data.pairs import FacePairs
 from captum_face.engines.cohort import People, choose_cohort
 from captum_face.metrics.verification import eer
+from captum_face.pair.embedding import read_images
 from captum_face.pair.passes import default_batch_size
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.results._saving import versions
@@ -83,7 +81,7 @@ class Plan:
                     "statistic": metric.statistic,
                     "better": metric.better,
                     "meant_for": metric.subset,
-                    **metric.protocol,
+                    **metric.definition(),
                 }
                 for metric in self.metrics
             },
@@ -143,7 +141,7 @@ def make_plan(
             ),
             None,
         )
-    if not any(members) and any(metric.needs_other for metric in metrics):
+    if not any(members) and any(metric.needs_member for metric in metrics):
         first = " and ".join(pairs.names[next(iter(readable))])
         raise ValueError(
             f"expected an image of another person than {first} among those of their size in the pair list, "
@@ -188,31 +186,15 @@ def _embed_images(
         torch.no_grad(),
         tqdm(total=len(names), desc="embedding", disable=not show_progress) as bar,
     ):
-        chunks = [names[start : start + size] for start in range(0, len(names), size)]
-        for chunk, (batches, unread) in read_ahead(partial(_read, pairs), chunks):
+        for images, unread in read_images(pairs.image, names, size):
             unreadable.update(unread)
-            for shape, batch in batches.items():
+            for shape in dict.fromkeys(image.shape for image in images.values()):
+                batch = {name: image for name, image in images.items() if image.shape == shape}
                 answers, failed = _embedded(pair, batch, device)
                 embeddings.setdefault(shape, {}).update(answers)
                 unreadable.update(failed)
-            bar.update(len(chunk))
+            bar.update(len(images) + len(unread))
     return embeddings, unreadable
-
-
-def _read(
-    pairs: FacePairs, names: Sequence[str]
-) -> tuple[dict[torch.Size, dict[str, Tensor]], dict[str, str]]:
-    """Images by size and name, and why others could not be read."""
-    images: dict[torch.Size, dict[str, Tensor]] = {}
-    unreadable: dict[str, str] = {}
-    for name in names:
-        try:
-            image = pairs.image(name)
-        except (OSError, ValueError) as error:
-            unreadable[name] = str(error)
-        else:
-            images.setdefault(image.shape, {})[name] = image
-    return images, unreadable
 
 
 def _of_size(name: str, embeddings: dict[torch.Size, dict[str, Tensor]]) -> dict[str, Tensor]:

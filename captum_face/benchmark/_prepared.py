@@ -44,12 +44,12 @@ class Prepared(PairAttribution):
             if found < FEWEST:
                 raise ValueError(
                     f"expected at least {FEWEST} people of this size in the list whom the model tells from "
-                    f"those of the pair, found {found}; add pairs of other people, or name faces with "
+                    f"those of the pair, found {found}; add pairs of other people, or give faces by "
                     f"{self._spec.name}:{name}=..."
                 )
             options = {**options, name: self._cohort}
         with warnings.catch_warnings():
-            # They are told from the pair's people, but perhaps not from an image with patches of others.
+            # They are told from the pair's people, but perhaps not from an image with patches in it.
             warnings.simplefilter("ignore", SimilarMemberWarning)
             if both:
                 return self._method.attribute(inputs, **options)

@@ -8,7 +8,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +17,12 @@ from torch import Tensor
 
 from captum_face.attr.registry import null_baselines
 from captum_face.benchmark._tables import FEWEST, Row, beside_published
-from captum_face.benchmark.measures import PROTOCOLS, Metric
+from captum_face.benchmark.metric import Metric
+from captum_face.benchmark.result import BenchmarkResult
 from captum_face.data.pairs import FacePairs
 from captum_face.figures import show_comparison
 from captum_face.metrics.verification import best_accuracy, eer
 from captum_face.results.explanation import Explanation
-
-if TYPE_CHECKING:
-    from captum_face.benchmark.run import BenchmarkResult
 
 __all__ = ["render_report"]
 
@@ -70,9 +68,9 @@ def render_report(
         "<h2>Every metric on the pairs it is meant for</h2>",
         "<p>Mean over pairs, below it the 95 % bootstrap interval. The best value of a column is marked. "
         "<span class='yes'>✓</span>: better than both null baselines, the interval of the paired difference "
-        "beyond 0. These look at nothing: random is noise, center a blob in the middle, which argues for the "
-        "match or against it as the metric asks. <span class='no'>✗</span>: not shown to be better than a "
-        f"map that explains nothing. No mark: fewer than {FEWEST} pairs, too few to tell. "
+        "beyond 0. These do not look at the images: random is noise, center a Gaussian in the middle, which "
+        "argues for the match or against it as the metric asks. <span class='no'>✗</span>: not shown to be "
+        f"better than a map that explains nothing. No mark: fewer than {FEWEST} pairs, too few to tell. "
         "↓: lower is better, ↑: higher is better.</p>",
         *_tables(result.rows, metrics, None, _seconds(records)),
         _published(result.rows),
@@ -131,12 +129,12 @@ def _tables(
     """One table for each question, as all metrics side by side are wider than a page."""
     grouped: dict[str, list[Metric]] = {}
     for metric in metrics:
-        if metric.name in PROTOCOLS["published"]:
+        if metric.protocol == "published":
             question = "The papers' protocol"
-        elif metric.name in PROTOCOLS["sanity"]:
+        elif metric.protocol == "sanity":
             question = "Sanity of the method"
-        elif metric.dissimilar:
-            question = "Dissimilarity: what costs the match?"
+        elif metric.order == "dissimilar":
+            question = "Dissimilarity: what lowers the score?"
         else:
             question = "Similarity: what does the match rest on?"
         grouped.setdefault(question, []).append(metric)
@@ -230,7 +228,6 @@ def _curve_figure(curves: Sequence[Mapping[str, Any]], metric: Metric) -> str:
     chosen = [row for row in curves if row["metric"] == metric.name and row["subset"] == metric.subset]
     if not chosen:
         return ""
-    kind = "score" if "score" in metric.statistic else "accuracy"
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     methods = list(dict.fromkeys(row["method"] for row in chosen))
@@ -239,14 +236,14 @@ def _curve_figure(curves: Sequence[Mapping[str, Any]], metric: Metric) -> str:
         null = method in null_baselines()
         axes.plot(
             [row["fraction"] for row in points],
-            [row[kind] for row in points],
+            [row[metric.curve] for row in points],
             label=method,
             color="black" if null else f"C{place % 10}",
             linestyle={"random": ":", "center": "--"}.get(method, ["-", "-.", (0, (5, 1))][place // 10 % 3]),
             linewidth=1.8 if null else 1.3,
         )
-    done = "inserted" if metric.protocol.get("mode") == "insertion" else "replaced"
-    axes.set(xlabel=f"share of the pixels {done}", ylabel=f"mean {kind}", xlim=(0, 1))
+    done = "inserted" if metric.mode == "insertion" else "replaced"
+    axes.set(xlabel=f"share of the pixels {done}", ylabel=f"mean {metric.curve}", xlim=(0, 1))
     axes.set_title(f"{metric.name} ({metric.subset} pairs; {metric.better} is better)", fontsize=10)
     axes.legend(fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
     return _picture(figure, f"curves of {metric.name}")
@@ -300,8 +297,9 @@ def _protocols(metrics: Sequence[Metric]) -> str:
         f"<tr><td>{html.escape(metric.name)}</td>"
         f"<td style='text-align:left;white-space:normal'>{html.escape(metric.asks)}</td>"
         f"<td>{html.escape(metric.statistic)}</td><td>{metric.better}</td><td>{metric.subset}</td>"
-        f"<td>{html.escape(', '.join(f'{key}={value}' for key, value in metric.protocol.items()))}</td></tr>"
+        f"<td>{html.escape(', '.join(f'{key}={value}' for key, value in definition.items()))}</td></tr>"
         for metric in metrics
+        for definition in (metric.definition(),)
     ]
     return (
         "<div class='wide'><table><thead><tr><th>metric</th><th>asks</th><th>value</th><th>better</th>"

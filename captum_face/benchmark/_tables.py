@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from captum_face.attr.registry import null_baselines
-from captum_face.benchmark.measures import Metric
+from captum_face.benchmark.metric import Metric
 from captum_face.benchmark.published import PUBLISHED, Published
 
 __all__ = ["FEWEST", "Row", "beside_published", "curve_rows", "flat", "metric_rows", "subsets", "to_csv"]
@@ -232,7 +232,8 @@ def beside_published(rows: Sequence[Row]) -> list[tuple[Published, str, dict[str
 
 def flat(row: Row, threshold: float, seed: int) -> dict[str, Any]:
     """A row as the columns of ``metrics.csv``, the protocol included."""
-    protocol = {key: row.metric.protocol.get(key, "") for key in _PROTOCOL}
+    definition = row.metric.definition()
+    protocol = {key: definition.get(key, "") for key in _PROTOCOL}
     gains = {
         f"better_than_{null}{end}": row.gains[null][place] if null in row.gains else math.nan
         for null in null_baselines()
@@ -256,11 +257,11 @@ def flat(row: Row, threshold: float, seed: int) -> dict[str, Any]:
         **protocol,
         "threshold": threshold,
         "seed": seed,
-        **{key: value for key, value in row.metric.protocol.items() if key not in protocol},
+        **{key: value for key, value in definition.items() if key not in protocol},
     }
 
 
-# The columns that define a protocol, in all metrics; what others a metric has come last.
+# The columns that define a protocol, of all metrics; further ones of a metric come last.
 _PROTOCOL = ("perturb", "mode", "order", "fill", "n_steps", "n_patches", "patch_size", "layout", "central")
 
 

@@ -19,9 +19,9 @@ from captum_face.attr.spec import MethodSpec
 from captum_face.benchmark._distribution import gathered, gathered_by_first
 from captum_face.benchmark._plan import Plan, device_of, own_seed
 from captum_face.benchmark._prepared import Prepared
-from captum_face.benchmark._reading import read_ahead
 from captum_face.benchmark._records import Recorder, merged, read_records
-from captum_face.benchmark.measures import Case, Maps, Scene
+from captum_face.benchmark.metric import Case, Maps, Scene
+from captum_face.pair.embedding import read_ahead
 
 __all__ = ["explain_all"]
 
@@ -87,13 +87,13 @@ def _scenes(plan: Plan, group: _Group) -> dict[int, Scene | str]:
 
 def _scene(plan: Plan, index: int, cohort: Tensor | None) -> Scene:
     face, device = plan.pairs[index], device_of(plan.pair)
-    truth, other = plan.pairs.truth(index), plan.members[index]
+    truth, member = plan.pairs.truth(index), plan.members[index]
     return Scene(
         pair=plan.pair,
         inputs=(face.image_a[None].to(device), face.image_b[None].to(device)),
         same=bool(face.same),
         threshold=plan.threshold,
-        other=None if other is None else plan.pairs.image(other)[None].to(device),
+        member=None if member is None else plan.pairs.image(member)[None].to(device),
         truth=None if truth is None else (truth[0][None], truth[1][None]),
         seed=own_seed(plan.seed, *plan.pairs.names[index]),
         needs_both=truth is not None or index in plan.examples,
@@ -128,7 +128,7 @@ class _Explainer:
         self._method = method
         self._waiting = [s for s in scenes if isinstance(s, Scene) and not s.needs_both]
         self._both = {id(s.inputs[0]) for s in scenes if isinstance(s, Scene) and s.needs_both}
-        # By the identity of the probe's tensor, which tells the pairs and their patched twins apart and
+        # By the identity of the probe's tensor, which tells the pairs and their patched copies apart and
         # lives as long as the scenes.
         self._maps: dict[int, Maps | Exception] = {}
         self.seconds: dict[int, float] = {}  #: for one image, likewise
@@ -177,13 +177,13 @@ def _record(
         return record
     method = Prepared(spec, plan.pair, own_seed(plan.seed, probe), scene.cohort)
     case = Case(scene, lambda inputs: method.smoothed(explainer(inputs)), method)
-    # A null baseline that argues for a match would be worse than noise wherever evidence against one is asked
-    # for, and easy to outperform: a map of the face's place alone would pass for an explanation.
+    # Where evidence against a match is asked for, a null baseline that argues for one would be worse than
+    # noise and easy to outperform: a map of the face's place alone would pass for an explanation.
     against = case.negated() if spec.kind.argues == "for" else case
     for metric in plan.metrics:
         try:
             applies = metric.applies(scene.same, scene.truth is not None)
-            measured = metric.measure(against if metric.dissimilar else case) if applies else None
+            measured = metric.measure(against if metric.order == "dissimilar" else case) if applies else None
             if measured is not None and not math.isfinite(measured.value):
                 raise ValueError(f"expected a finite value of {metric.name}, got {measured.value}")
         except Exception as error:  # whatever a model or a method raises must not end the run
@@ -193,7 +193,7 @@ def _record(
             record["measured"][metric.name] = measured._asdict()
     record["seconds"] = explainer.seconds.get(id(scene.inputs[0]))
     if index in plan.examples and not record["errors"]:
-        # No metric may have asked for the maps; if there are none, the report shows the others.
+        # No metric may have asked for the maps; if there are none, the report shows the other ones.
         with contextlib.suppress(Exception):
             record["maps"] = [_packed(attr[0].mean(0)) for attr in case.maps]
     return record

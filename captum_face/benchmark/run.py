@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from captum_face.benchmark._plan import Plan, make_plan
 from captum_face.benchmark._records import check_config, claimed
 from captum_face.benchmark._report import render_report
 from captum_face.benchmark._tables import (
-    Row,
-    beside_published,
     curve_rows,
     flat,
     metric_rows,
@@ -24,67 +21,13 @@ from captum_face.benchmark._tables import (
     to_csv,
 )
 from captum_face.benchmark._work import explain_all
-from captum_face.benchmark.measures import METRICS, PROTOCOLS, Metric, get_metric
+from captum_face.benchmark.measures import PROTOCOLS, get_metric
+from captum_face.benchmark.metric import Metric
+from captum_face.benchmark.result import BenchmarkResult
 from captum_face.data.pairs import FacePairs
 from captum_face.pair.similarity import PairSimilarity
 
-__all__ = ["BenchmarkResult", "benchmark"]
-
-
-@dataclass(frozen=True, eq=False)
-class BenchmarkResult:
-    """What a run found; made by :func:`benchmark`."""
-
-    folder: Path  #: where the tables and the report are
-    rows: list[Row]  #: one for each method, metric and subset
-    curves: list[dict[str, Any]]  #: the rows of ``curves.csv``
-    config: dict[str, Any]  #: everything that defines the run
-    failures: list[str]  #: what failed, one line for each pair and method
-
-    def text(self) -> str:
-        """The main table as plain text: means on the pairs each metric is meant for.
-
-        ``+`` marks what beats both null baselines beyond the interval of the paired difference. Below it
-        the papers' values beside the run's, if it measured by their protocols.
-        """
-        own = [row for row in self.rows if row.subset == row.metric.subset]
-        metrics = list(dict.fromkeys(row.metric.name for row in own))
-        cells = {
-            (row.method, row.metric.name): f"{row.mean:.3f}{'+' if row.beats_null else ' '}"
-            if row.n_pairs
-            else "failed "
-            for row in own
-        }
-        methods = list(dict.fromkeys(row.method for row in own))
-        width = max(map(len, ["method", *methods]))
-        lines = [f"{'method':{width}}  " + "  ".join(f"{name:>9}" for name in metrics)]
-        for method in methods:
-            columns = (f"{cells.get((method, name), ''):>{max(9, len(name))}}" for name in metrics)
-            lines.append(f"{method:{width}}  " + "  ".join(columns))
-        published = [
-            f"{label} {value.metric}: {value.percent:.2f} ({value.source}), here "
-            f"{here.get(METRICS[value.metric].subset, 'not measured')}"
-            for value, label, here in beside_published(self.rows)
-        ]
-        if published:
-            lines += ["", "Published, in percent, with other networks and pairs:", *published]
-        return "\n".join(line.rstrip() for line in lines)
-
-    def value(self, method: str, metric: str, subset: str | None = None) -> float:
-        """The mean of one method by one metric, on the subset it is meant for unless told otherwise.
-
-        Raises:
-            ValueError: no such row.
-        """
-        for row in self.rows:
-            if (row.method, row.metric.name) == (method, metric) and row.subset == (
-                subset or row.metric.subset
-            ):
-                return row.mean
-        raise ValueError(
-            f"expected a row of {method!r} by {metric!r} on {subset or 'its own subset'!r} in the table, "
-            "found none"
-        )
+__all__ = ["benchmark"]
 
 
 def benchmark(
@@ -103,10 +46,10 @@ def benchmark(
 ) -> BenchmarkResult:
     """Measures methods on pairs, and whether they beat maps that explain nothing.
 
-    Every method explains every pair, and every metric judges it. Killed at any moment, the same call goes on
-    where it was and ends with the same tables; what has failed is tried again. Under ``torchrun`` (with
-    ``torch.distributed`` initialised) the pairs are split over the processes, and the first one writes the
-    tables.
+    Every method explains every pair, and every metric judges it. An interrupted run goes on where it was
+    when the same call is made again, and ends with the same tables; what has failed is tried again. Under
+    ``torchrun`` (with ``torch.distributed`` initialised) the pairs are split over the processes, and the
+    first one writes the tables.
 
     Args:
         pair: The model. While the run lasts its threshold is the run's.
@@ -116,8 +59,8 @@ def benchmark(
         methods: ``"NAME"``, ``"NAME:KEY=VALUE,..."`` with options of the method and ``smooth`` (pixels), or
             ``"all"``. ``random`` and ``center`` are always in; ``center`` argues against the match where a
             metric asks for such evidence.
-        metrics: Names of :data:`~captum_face.benchmark.METRICS`, or a :class:`Metric` of your own; none for
-            those of the protocol.
+        metrics: Names of :data:`~captum_face.benchmark.METRICS`, installed plug-ins among them, or a
+            :class:`Metric` of your own; none for those of the protocol.
         protocol: ``"swap"``; ``"published"`` for the papers' black deletion and insertion; ``"sanity"`` for
             checks of the methods themselves; or several of these.
         threshold: The verification threshold in units of the score. None for the threshold of the pairs' own

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_face._validation import require_choice, require_images, require_positive_int
-from captum_face.metrics.perturbation import _MODES, _ORDERS, _evidence, _fills, _first, _ranks
+from captum_face._validation import require_images
+from captum_face.metrics._replacing import Replacing, side_map
 from captum_face.pair.embedding import embed_gallery, gallery_scores, require_embeddings
-from captum_face.pair.passes import BatchSize, in_passes, require_batch_size
+from captum_face.pair.passes import BatchSize, require_batch_size
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 
@@ -26,7 +26,7 @@ class IdentificationCurve:
 
     fractions: Tensor  #: ``(S,)`` float64, from 0 to 1: the share of pixels replaced (or inserted)
     scores: Tensor  #: ``(N, S)`` float64: of the identity that is rank 1 for the intact probe
-    runners_up: Tensor  #: ``(N, S)`` float64: the best score of the others
+    runners_up: Tensor  #: ``(N, S)`` float64: the best score of another identity
     matches: Tensor  #: ``(N,)`` int64: which gallery image is rank 1 for the intact probe
     protocol: dict[str, Any]  #: mode, order, fill, n_steps, patch_size, seed, gallery, identities
 
@@ -62,7 +62,7 @@ def identification_curve(
     mode: str = "deletion",
     order: str = "similar",
     fill: str | Tensor = "black",
-    others: Tensor | None = None,
+    cohort: Tensor | None = None,
     n_steps: int = 10,
     patch_size: int = 1,
     seed: int = 0,
@@ -88,9 +88,9 @@ def identification_curve(
         mode: ``"deletion"`` or ``"insertion"``.
         order: ``"similar"``, ``"dissimilar"`` or ``"irrelevant"``: see :func:`perturbation_curve`.
         fill: ``"black"``, ``"mean"``, ``"blur"``, a tensor that broadcasts with the probes, or ``"swap"``:
-            pixels of ``others``, or of the rank-1 match itself for ``order="dissimilar"``.
-        others: ``(N, C, H, W)`` or ``(1, C, H, W)``: aligned faces for ``fill="swap"``, of people who are
-            not in the gallery, or they will be found.
+            pixels of the ``cohort``, or of the rank-1 match itself for ``order="dissimilar"``.
+        cohort: ``(N, C, H, W)`` or ``(1, C, H, W)``: the other people of ``fill="swap"``, aligned faces. They
+            must not be in the gallery, or they will be found.
         n_steps: Steps between nothing and everything.
         patch_size: Side in pixels of the raster's cells that are replaced as a whole; 1 for single pixels.
         seed: Of the order among ties.
@@ -118,17 +118,14 @@ def identification_curve(
         >>> probe = people[1].image_a
         >>> best = attribute_gallery(XSSAB(pair), probe, gallery, top_k=1)
         >>> curve = identification_curve(
-        ...     pair, probe, gallery, best.attributions, fill="swap", others=people[3].image_a
+        ...     pair, probe, gallery, best.attributions, fill="swap", cohort=people[3].image_a
         ... )
         >>> curve.matches, curve.kept()[0, 0], curve.rank1().shape
         (tensor([1]), tensor(True), torch.Size([11]))
     """
     if not isinstance(pair, PairSimilarity):
         raise TypeError(f"expected pair as a PairSimilarity, got {type(pair).__name__}")
-    require_choice(mode, _MODES, "mode")
-    require_choice(order, _ORDERS, "order")
-    require_positive_int(n_steps, "n_steps")
-    require_positive_int(patch_size, "patch_size")
+    how = Replacing(mode, order, fill, cohort, n_steps, patch_size, seed)
     probes, gallery = (
         require_images(images, what).detach() for images, what in ((probes, "probes"), (gallery, "gallery"))
     )
@@ -139,9 +136,8 @@ def identification_curve(
         )
     people = _people(identities, len(gallery)).to(probes.device)
     require_batch_size(perturbations_per_eval, "perturbations_per_eval")
-    # Images of the right shape in place of the matches, which are not known yet.
-    evidence = _evidence((attributions, None), (probes, probes), order, (0,))[0]
-    _fills(fill, (probes, probes), order, others)
+    ranks = how.ranks(side_map((attributions, None), 0, probes)).to(probes.device)
+    how.fills((probes, probes))  # checked: images of the right shape for the matches, not known yet
     if gallery_embeddings is not None:
         require_embeddings(gallery_embeddings, len(gallery))
     else:
@@ -149,9 +145,6 @@ def identification_curve(
             pair, gallery, batch_size=perturbations_per_eval, show_progress=show_progress
         )
     known = gallery_embeddings.to(probes.device)
-    ranks = _ranks(evidence, patch_size, seed).to(probes.device)
-    n_ranks = int(ranks.max()) + 1
-
     n = len(probes)
     with (
         pair.frozen(),
@@ -167,40 +160,20 @@ def identification_curve(
             for part in intact.split(size)
         )
         matches = torch.cat([ranking[:, 0] for ranking in rankings])
-        filled, _ = _fills(fill, (probes, gallery[matches]), order, others)
+        filled, _ = how.fills((probes, gallery[matches]))
 
-        def score(points: Tensor) -> Tensor:
-            row, step = points // (n_steps + 1), points % (n_steps + 1)
-            first = _first(ranks[row], n_ranks, step, n_steps)
-            replaced = first if mode == "deletion" else ~first
-            now = pair.embed(torch.where(replaced[:, None], filled[row], probes[row]))
+        def score(row: Tensor, step: Tensor) -> Tensor:
+            now = pair.embed(how.replaced(probes, filled, ranks, row, step))
             scores = gallery_scores(pair, now, known).double()
             own = people == people[matches[row]][:, None]
             return torch.stack(
                 [scores.where(own, -torch.inf).amax(1), scores.where(~own, -torch.inf).amax(1)], 1
             ).cpu()
 
-        best = []
-        for part in in_passes(score, torch.arange(n * (n_steps + 1)), size):
-            best.append(part)
-            bar.update(len(part))
-    leading, following = torch.cat(best).T.reshape(2, n, n_steps + 1)
-    return IdentificationCurve(
-        torch.linspace(0, 1, n_steps + 1, dtype=torch.float64),
-        leading,
-        following,
-        matches.cpu(),
-        {
-            "mode": mode,
-            "order": order,
-            "fill": fill if isinstance(fill, str) else "tensor",
-            "n_steps": n_steps,
-            "patch_size": patch_size,
-            "seed": seed,
-            "gallery": len(gallery),
-            "identities": len(people.unique()),
-        },
-    )
+        found = how.scores(score, n, range(n_steps + 1), size, bar)
+    leading, following = found.unbind(-1)
+    sizes = {"gallery": len(gallery), "identities": len(people.unique())}
+    return IdentificationCurve(how.fractions, leading, following, matches.cpu(), how.protocol() | sizes)
 
 
 def _people(identities: Sequence[Any] | Tensor | None, n: int) -> Tensor:

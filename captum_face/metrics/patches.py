@@ -17,7 +17,7 @@ from captum_face._validation import (
 )
 from captum_face.engines.masks import masked_scores, random_patches, sliding_windows
 from captum_face.maps.ranks import spearman
-from captum_face.maps.signed import pixel_map
+from captum_face.metrics._replacing import side_map
 from captum_face.pair.passes import BatchSize
 from captum_face.pair.similarity import PairSimilarity
 
@@ -25,7 +25,7 @@ __all__ = ["PatchEffect", "Patched", "paste_patches", "patch_effect"]
 
 
 class Patched(NamedTuple):
-    """Images with patches of others."""
+    """Images with patches of other people."""
 
     images: Tensor  #: ``(N, C, H, W)``
     masks: Tensor  #: ``(N, H, W)`` bool, True where any patch lies
@@ -43,7 +43,7 @@ class PatchEffect(NamedTuple):
 
 def paste_patches(
     images: Tensor,
-    others: Tensor,
+    cohort: Tensor,
     *,
     n_patches: int = 27,
     patch_size: int = 16,
@@ -59,7 +59,7 @@ def paste_patches(
 
     Args:
         images: ``(N, C, H, W)`` in [0, 1].
-        others: ``(N, C, H, W)`` or ``(1, C, H, W)``, aligned faces of other people.
+        cohort: ``(N, C, H, W)`` or ``(1, C, H, W)``, aligned faces of other people.
         n_patches: Patches in each image.
         patch_size: Side of a patch in pixels.
         layout: ``"random"``: anywhere, and patches may overlap; ``"grid"``: different cells of a raster of
@@ -82,14 +82,14 @@ def paste_patches(
         (torch.Size([2, 3, 32, 32]), tensor([192, 192]), 0.1875)
     """
     require_images(images)
-    require_images(others, "others")
+    require_images(cohort, "cohort")
     require_choice(layout, ("random", "grid"), "layout")
     require_positive_int(n_patches, "n_patches")
     require_positive_int(patch_size, "patch_size")
-    if others.shape[1:] != images.shape[1:] or len(others) not in (1, len(images)):
+    if cohort.shape[1:] != images.shape[1:] or len(cohort) not in (1, len(images)):
         raise ValueError(
-            f"expected others of shape {tuple(images.shape)} or one image of that size, got "
-            f"{tuple(others.shape)}"
+            f"expected cohort of shape {tuple(images.shape)} or one image of that size, got "
+            f"{tuple(cohort.shape)}"
         )
     if not 0 < central <= 1:
         raise ValueError(f"expected central as a share of the side in (0, 1], got {central!r}")
@@ -110,7 +110,7 @@ def paste_patches(
         for start, length in ((top, region[0]), (left, region[1]))
         for spare in (length % patch_size if layout == "grid" else 0,)
     )
-    return Patched(torch.where(masks[:, None], others.to(images), images), masks, patches, (rows, columns))
+    return Patched(torch.where(masks[:, None], cohort.to(images), images), masks, patches, (rows, columns))
 
 
 def _draw(
@@ -182,7 +182,7 @@ def patch_effect(
     if own.shape != patched.images.shape or not torch.equal(own, patched.images.to(own)):
         raise ValueError(
             f"expected the patched images {tuple(patched.images.shape)} as image_{side} of inputs, got "
-            f"others {tuple(own.shape)}"
+            f"other images {tuple(own.shape)}"
         )
     require_images(originals, "originals")
     if originals.shape != own.shape:
@@ -190,21 +190,11 @@ def patch_effect(
     n = patched.patches.shape[1]
     if n < 2:
         raise ValueError("expected at least 2 patches to rank, got 1")
-    if not isinstance(attributions, (tuple, list)) or len(attributions) != 2:
-        raise TypeError("expected attributions as a pair (attr_a, attr_b)")
-    attr = attributions[swapped]
-    if attr is None:
-        raise TypeError(f"expected the attribution of image {side}, which is patched, got None")
-    evidence = -pixel_map(attr).detach().cpu().double()
-    patches = patched.patches.cpu()
-    if evidence.shape != patched.masks.shape:
-        raise ValueError(
-            f"expected attributions of {tuple(own.shape)}, the shape of image_{side}, got {tuple(attr.shape)}"
-        )
+    evidence, patches = -side_map(attributions, swapped, own), patched.patches.cpu()
     if mass == "dissimilar":
         evidence = evidence.clamp(min=0)
     masses = (evidence[:, None] * patches).sum((2, 3))
-    # The first "mask" hides nothing, the others show the original in one patch.
+    # The first "mask" hides nothing, each other one shows the original in one patch.
     kept = torch.cat([torch.ones_like(patches[:, :1]), ~patches], dim=1)
     with pair.frozen():
         scores = torch.cat(

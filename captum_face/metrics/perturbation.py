@@ -1,8 +1,8 @@
 """What happens to the score when the pixels that a map points at are replaced, most important first.
 
-Replaced by what decides what is measured: scattered black pixels break a face network whatever they hide,
-so that deletion to black ranks noise above every method. Pixels of another aligned face (``fill="swap"``)
-leave a face a face.
+What the pixels are replaced by decides what is measured. Scattered black pixels break a face network whatever
+they hide, so that deletion to black ranks noise above every method. With pixels of another aligned face
+(``fill="swap"``) the image remains a face.
 """
 
 from __future__ import annotations
@@ -16,28 +16,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_face._validation import (
-    require_baselines,
     require_choice,
-    require_generator,
     require_labels,
     require_pair,
-    require_positive_int,
     require_threshold,
 )
-from captum_face.maps.signed import pixel_map, smooth
-from captum_face.pair.passes import BatchSize, digest, in_passes, require_batch_size
+from captum_face.metrics._replacing import Replacing, side_map
+from captum_face.pair.embedding import embed_once
+from captum_face.pair.passes import BatchSize, require_batch_size
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 
 __all__ = ["PerturbationCurve", "perturbation_curve"]
-
-_MODES = ("deletion", "insertion")
-_ORDERS = ("similar", "dissimilar", "irrelevant")
-_FILLS = ("black", "mean", "blur", "swap")
-_PERTURBED = ("a", "b", "both")
-
-_BLUR = 10 / 112
-"""Standard deviation of ``fill="blur"`` as a share of the image's shorter side: a face without features."""
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single answer to ==
@@ -47,7 +37,7 @@ class PerturbationCurve:
     fractions: Tensor  #: ``(S,)`` float64, from 0 to 1: the share of pixels replaced (or inserted)
     scores: Tensor  #: ``(N, S)`` float64, in units of the score
     limits: tuple[float, float]  #: lowest and highest value that the score can take
-    protocol: dict[str, Any]  #: mode, order, fill, perturb, n_steps, patch_size, seed
+    protocol: dict[str, Any]  #: mode, order, fill, n_steps, patch_size, seed, perturb
 
     def auc(self) -> Tensor:
         """Area under each pair's curve, ``(N,)`` float64, in units of the score (trapezoidal rule)."""
@@ -108,7 +98,7 @@ def perturbation_curve(
     fill: str | Tensor | tuple[Tensor, Tensor] = "black",
     perturb: str = "a",
     n_steps: int = 10,
-    others: Tensor | tuple[Tensor, Tensor] | None = None,
+    cohort: Tensor | tuple[Tensor, Tensor] | None = None,
     patch_size: int = 1,
     seed: int = 0,
     embedded: dict[Hashable, Tensor] | None = None,
@@ -141,12 +131,13 @@ def perturbation_curve(
             * ``"mean"``: the image's mean colour.
             * ``"blur"``: the image after a Gaussian blur (sigma 10 px at 112 px; ours, no paper's).
             * ``"swap"``: the same place in another aligned face: the partner's for ``order="dissimilar"``,
-              else that of ``others``.
+              else that of a member of the ``cohort``.
             * A tensor that broadcasts with the images, or one for each side.
         perturb: ``"a"``, ``"b"`` or ``"both"``: the image that is perturbed, by its own map.
         n_steps: Steps between nothing and everything.
-        others: ``(N, C, H, W)`` or ``(1, C, H, W)``: aligned faces of other people for ``fill="swap"``;
-            a tuple for two sides (with ``perturb="both"`` two people, or the score will rise).
+        cohort: ``(N, C, H, W)`` or ``(1, C, H, W)``: the other people of ``fill="swap"``, aligned faces, one
+            for each image or one for all; a tuple for two sides (with ``perturb="both"`` two people, or the
+            score will rise).
         patch_size: Side in pixels of the raster's cells that are replaced as a whole, ranked by their mean;
             1 for single pixels. 16 with ``fill="swap"`` gives the patch replacement curves of Patch-LFW
             (Huber et al., arXiv 2304.13409): :meth:`~PerturbationCurve.fnmr` of genuine pairs in the order
@@ -168,7 +159,7 @@ def perturbation_curve(
 
     Raises:
         TypeError, ValueError: unknown names; images, maps (NaN, another size) or fills that do not fit;
-            ``fill="swap"`` without the others it needs; before any pass.
+            ``fill="swap"`` without the cohort it needs; before any pass.
 
     Example::
 
@@ -178,30 +169,22 @@ def perturbation_curve(
         >>> pair, faces = load_pair("synthetic"), synthetic.pair(seed=1)
         >>> images = (faces.image_a, faces.image_b)
         >>> maps = captum_face.XSSAB(pair).attribute(images)
-        >>> stranger = synthetic.pair(seed=2).image_a
-        >>> curve = perturbation_curve(pair, images, maps, fill="swap", others=stranger)
+        >>> other = synthetic.pair(seed=2).image_a
+        >>> curve = perturbation_curve(pair, images, maps, fill="swap", cohort=other)
         >>> curve.scores.shape, bool(curve.scores[0, 0] > curve.scores[0, -1])
         (torch.Size([1, 11]), True)
     """
     if not isinstance(pair, PairSimilarity):
         raise TypeError(f"expected pair as a PairSimilarity, got {type(pair).__name__}")
-    for value, choices, what in (
-        (mode, _MODES, "mode"),
-        (order, _ORDERS, "order"),
-        (perturb, _PERTURBED, "image to perturb"),
-    ):
-        require_choice(value, choices, what)
-    require_positive_int(n_steps, "n_steps")
-    require_positive_int(patch_size, "patch_size")
+    require_choice(perturb, ("a", "b", "both"), "image to perturb")
+    how = Replacing(mode, order, fill, cohort, n_steps, patch_size, seed)
     image_a, image_b = (image.detach() for image in require_pair(inputs))
     n = max(len(image_a), len(image_b))
     images = (image_a.expand(n, -1, -1, -1), image_b.expand(n, -1, -1, -1))
     sides = {"a": (0,), "b": (1,), "both": (0, 1)}[perturb]
-    evidence = _evidence(attributions, images, order, sides)
-    fills = _fills(fill, images, order, others)
+    ranks = {s: how.ranks(side_map(attributions, s, images[s])).to(image_a.device) for s in sides}
+    fills = how.fills(images)
     require_batch_size(perturbations_per_eval, "perturbations_per_eval")
-    ranks = {side: _ranks(evidence[side], patch_size, seed).to(image_a.device) for side in sides}
-    n_ranks = {side: int(of_side.max()) + 1 for side, of_side in ranks.items()}
 
     embedded = {} if embedded is None else embedded
     scores = torch.empty(n, n_steps + 1, dtype=torch.float64)
@@ -212,138 +195,26 @@ def perturbation_curve(
     ):
         pair = accelerated(pair, image_a[:1])
         size = images_per_pass(perturbations_per_eval, pair, image_a[:1])
-        intact = [_embedded(pair, of_side, size, embedded).expand(n, -1) for of_side in (image_a, image_b)]
+        intact = [embed_once(pair, of_side, size, embedded).expand(n, -1) for of_side in (image_a, image_b)]
         # A side that is not perturbed is the same at both ends.
         replaced = [
-            _embedded(pair, fills[side], size, embedded) if side in sides else intact[side] for side in (0, 1)
+            embed_once(pair, fills[side], size, embedded) if side in sides else intact[side]
+            for side in (0, 1)
         ]
         ends = (intact, replaced) if mode == "deletion" else (replaced, intact)
         for step, embeddings in zip((0, n_steps), ends, strict=True):
             scores[:, step] = pair.contributions(*embeddings).sum(-1).cpu().double()
             bar.update(n)
 
-        def score(points: Tensor) -> Tensor:
-            row, step = points // (n_steps - 1), points % (n_steps - 1) + 1
-            embeddings = []
-            for side in (0, 1):
-                if side not in sides:
-                    embeddings.append(intact[side][row])
-                    continue
-                first = _first(ranks[side][row], n_ranks[side], step, n_steps)
-                hidden = first if mode == "deletion" else ~first
-                embeddings.append(
-                    pair.embed(torch.where(hidden[:, None], fills[side][row], images[side][row]))
-                )
+        def score(row: Tensor, step: Tensor) -> Tensor:
+            embeddings = [
+                pair.embed(how.replaced(images[side], fills[side], ranks[side], row, step))
+                if side in sides
+                else intact[side][row]
+                for side in (0, 1)
+            ]
             return pair.contributions(*embeddings).sum(-1).cpu().double()
 
-        between = []
-        for part in in_passes(score, torch.arange(n * (n_steps - 1)), size):
-            between.append(part)
-            bar.update(len(part))
-    if between:
-        scores[:, 1:-1] = torch.cat(between).reshape(n, n_steps - 1)
-    return PerturbationCurve(
-        torch.linspace(0, 1, n_steps + 1, dtype=torch.float64),
-        scores,
-        pair.score.limits,
-        {
-            "mode": mode,
-            "order": order,
-            "fill": fill if isinstance(fill, str) else "tensor",
-            "perturb": perturb,
-            "n_steps": n_steps,
-            "patch_size": patch_size,
-            "seed": seed,
-        },
-    )
-
-
-def _embedded(pair: PairSimilarity, images: Tensor, size: int, known: dict[Hashable, Tensor]) -> Tensor:
-    """Embeddings ``(N, D)``; images that look alike, here or in an earlier call, pass once."""
-    keys = [digest(image) for image in images]
-    new = {key: row for row, key in enumerate(keys) if key not in known}
-    if new:
-        rows = torch.tensor([*new.values()], device=images.device)
-        found = torch.cat([*in_passes(lambda chunk: pair.embed(images[chunk]), rows, size)])
-        known.update(zip(new, found, strict=True))
-    return torch.stack([known[key] for key in keys])
-
-
-def _evidence(
-    attributions: object, images: tuple[Tensor, Tensor], order: str, sides: tuple[int, ...]
-) -> dict[int, Tensor]:
-    """For each perturbed side ``(N, H, W)`` float64 on the CPU: what is replaced first is largest."""
-    if not isinstance(attributions, (tuple, list)) or len(attributions) != 2:
-        raise TypeError(
-            f"expected attributions as a pair (attr_a, attr_b), got {type(attributions).__name__}"
-        )
-    evidence = {}
-    for side in sides:
-        attr, image = attributions[side], images[side]
-        if attr is None:
-            raise TypeError(f"expected the attribution of image {'ab'[side]}, which is perturbed, got None")
-        signed = pixel_map(attr).detach().cpu().double()
-        if signed.shape != (len(image), *image.shape[-2:]):
-            raise ValueError(
-                f"expected attributions for {len(image)} images of {image.shape[-2]}x{image.shape[-1]} "
-                f"pixels, got shape {tuple(attr.shape)}"
-            )
-        evidence[side] = {"similar": signed, "dissimilar": -signed, "irrelevant": -signed.abs()}[order]
-    return evidence
-
-
-def _ranks(evidence: Tensor, patch_size: int, seed: int) -> Tensor:
-    """How many pixels (or cells) come before each pixel, ``(N, H, W)`` int64."""
-    size = evidence.shape[-2:]
-    if patch_size > 1:
-        cells = [-(-side // patch_size) for side in size]
-        rows, columns = (torch.arange(side) // patch_size for side in size)
-        labels = rows[:, None] * cells[1] + columns
-        sums = torch.zeros(len(evidence), cells[0] * cells[1], dtype=torch.float64)
-        flat = labels.flatten().expand(len(evidence), -1)
-        units = sums.scatter_add(1, flat, evidence.flatten(1)) / labels.flatten().bincount()
-    else:
-        labels, units = None, evidence.flatten(1)
-    generator = require_generator(seed, None)
-    shuffled = torch.randperm(units.shape[1], generator=generator)
-    # A stable sort keeps the shuffled order among equals, so that no corner comes first.
-    order = shuffled[units[:, shuffled].argsort(dim=1, descending=True, stable=True)]
-    places = torch.arange(units.shape[1]).expand_as(order)
-    ranks = torch.empty_like(order).scatter_(1, order, places)
-    return (ranks if labels is None else ranks[:, labels.flatten()]).reshape(evidence.shape)
-
-
-def _first(ranks: Tensor, n_ranks: int, step: Tensor, n_steps: int) -> Tensor:
-    """Which pixels have their turn by a step of each image, ``(m, H, W)`` bool."""
-    # In whole numbers: rounded fractions would now and then take one pixel too many.
-    return ranks * n_steps < (step * n_ranks)[:, None, None].to(ranks.device)
-
-
-def _fills(fill: object, images: tuple[Tensor, Tensor], order: str, others: object) -> tuple[Tensor, Tensor]:
-    """What replaced pixels show on both sides, ``(N, C, H, W)`` each."""
-    if isinstance(fill, str):
-        require_choice(fill, _FILLS, "fill")
-    if isinstance(fill, str) and fill == "swap" and order != "dissimilar":
-        if others is None:
-            raise ValueError(
-                f"expected others=, aligned faces of other people, for fill='swap' with order={order!r}, "
-                "got none"
-            )
-        fill = others
-    elif others is not None:
-        raise ValueError("expected others= only with fill='swap' and an order that is not 'dissimilar'")
-    if not isinstance(fill, str):
-        given = require_baselines(fill, images)
-    elif fill == "swap":
-        given = (images[1], images[0])
-    else:
-        made = {
-            "black": lambda image: image.new_zeros(()),
-            "mean": lambda image: image.mean((2, 3), keepdim=True),
-            "blur": lambda image: smooth(image, _BLUR * min(image.shape[-2:])),
-        }[fill]
-        given = (made(images[0]), made(images[1]))
-    first, second = (
-        torch.as_tensor(value).to(image).expand_as(image) for value, image in zip(given, images, strict=True)
-    )
-    return first, second
+        if n_steps > 1:
+            scores[:, 1:-1] = how.scores(score, n, range(1, n_steps), size, bar)
+    return PerturbationCurve(how.fractions, scores, pair.score.limits, {**how.protocol(), "perturb": perturb})

@@ -6,19 +6,17 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import captum.metrics
 import torch
 from torch import Tensor, nn
 
 from captum_face._validation import require_choice, require_generator, require_pair, require_positive_int
+from captum_face.attr.base import PairAttribution
 from captum_face.maps.ranks import spearman
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.similarity import PairSimilarity, frozen
-
-if TYPE_CHECKING:
-    from captum_face.attr import PairAttribution
 
 __all__ = ["Randomization", "infidelity", "randomization", "sensitivity", "symmetry"]
 

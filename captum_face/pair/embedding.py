@@ -1,10 +1,11 @@
-"""Many images embedded: galleries, and the pairs of a list, each different image once."""
+"""Many images read and embedded: galleries, and the pairs of a list, each different image once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,10 +16,51 @@ from captum_face.pair.passes import BatchSize, default_batch_size, digest, in_pa
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 
-__all__ = ["embed_gallery", "gallery_scores", "require_embeddings", "scored"]
+__all__ = [
+    "embed_gallery",
+    "embed_once",
+    "gallery_scores",
+    "read_ahead",
+    "read_images",
+    "require_embeddings",
+    "scored",
+]
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 _CHUNK = 2**24
 """Values in one product of embeddings, 64 MB: all probes against all of a large gallery would not fit."""
+
+
+def read_ahead(read: Callable[[Item], Read], items: Sequence[Item]) -> Iterator[tuple[Item, Read]]:
+    """Each item with what is read for it, while the next one's is read in a thread."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        upcoming = [reader.submit(read, item) for item in items[:1]]
+        for place, item in enumerate(items):
+            result = upcoming.pop().result()
+            upcoming += [reader.submit(read, following) for following in items[place + 1 : place + 2]]
+            yield item, result
+
+
+def read_images(
+    load: Callable[[str], Tensor], names: Sequence[str], size: int
+) -> Iterator[tuple[dict[str, Tensor], dict[str, str]]]:
+    """Images by name, and why others could not be read: ``size`` names at a time, the next in a thread."""
+
+    def read(chunk: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+        images: dict[str, Tensor] = {}
+        unreadable: dict[str, str] = {}
+        for name in chunk:
+            try:
+                images[name] = load(name)
+            except (OSError, ValueError) as error:
+                unreadable[name] = str(error)
+        return images, unreadable
+
+    chunks = [names[start : start + size] for start in range(0, len(names), size)]
+    for _, found in read_ahead(read, chunks):
+        yield found
 
 
 def embed_gallery(
@@ -52,6 +94,24 @@ def embed_gallery(
             parts.append(part)
             bar.update(len(part))
     return torch.cat(parts)
+
+
+def embed_once(pair: PairSimilarity, images: Tensor, size: int, known: dict[Hashable, Tensor]) -> Tensor:
+    """Embeddings ``(N, D)`` of images ``(N, C, H, W)``; equal ones pass the model once.
+
+    Args:
+        pair: The model, frozen and without gradients.
+        images: ``(N, C, H, W)`` in [0, 1].
+        size: Images in one forward pass.
+        known: Embeddings of earlier calls; those of new images are added.
+    """
+    keys = [digest(image) for image in images]
+    new = {key: row for row, key in enumerate(keys) if key not in known}
+    if new:
+        rows = torch.tensor([*new.values()], device=images.device)
+        found = torch.cat([*in_passes(lambda chunk: pair.embed(images[chunk]), rows, size)])
+        known.update(zip(new, found, strict=True))
+    return torch.stack([known[key] for key in keys])
 
 
 def gallery_scores(pair: PairSimilarity, probes: Tensor, gallery: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from captum_face.attr.spec import MethodSpec
 from captum_face.data.faces import image_files
 from captum_face.figures.identification import show_identification
 from captum_face.maps.signed import pixel_map
-from captum_face.pair.embedding import gallery_scores
+from captum_face.pair.embedding import gallery_scores, read_images
 from captum_face.pair.passes import BatchSize, require_batch_size
 from captum_face.pair.scores import decision_text
 from captum_face.pair.similarity import PairSimilarity
@@ -211,7 +211,8 @@ def identify(
     loaders, left_out = _gallery(gallery, names, image, own_file)
     show_progress = bool(options.get("show_progress", False))
 
-    known, embeddings = [], []
+    known: list[str] = []
+    embeddings: list[Tensor] = []
     with (
         pair.frozen(),
         torch.inference_mode(False),
@@ -221,17 +222,13 @@ def identify(
         own = pair.embed(image)  # first: a model that does not take such images says so at once
         quick = accelerated(pair, image)
         size = images_per_pass(batch_size, quick, image)
-        for start in range(0, len(loaders), size):
-            batch = []
-            for name in list(loaders)[start : start + size]:
-                try:
-                    batch.append(loaders[name]().to(image))
-                    known.append(name)
-                except ValueError as error:
-                    left_out[name] = str(error)
-                bar.update()
-            if batch:
-                embeddings.append(quick.embed_in_passes(torch.cat(batch), size))
+        for read, unread in read_images(lambda name: loaders[name](), list(loaders), size):
+            left_out.update(unread)
+            known += read
+            if read:
+                batch = torch.cat([*read.values()]).to(image)
+                embeddings.append(quick.embed_in_passes(batch, size))
+            bar.update(len(read) + len(unread))
         if not known:
             raise ValueError(_nothing_left(left_out))
         table = torch.cat(embeddings)

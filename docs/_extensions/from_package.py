@@ -28,7 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import captum_face
 from captum_face.attr import METHODS, PairAttribution, get_method
-from captum_face.benchmark import METRICS, PROTOCOLS
+from captum_face.benchmark import METRICS
 from captum_face.cli import COMMANDS
 from captum_face.cli import main as command_line
 from captum_face.maps.regions import face_regions
@@ -191,18 +191,17 @@ class RoomTable(Table):
 
 class MetricTable(Table):
     def rows(self) -> list[list[str]]:
-        protocols = {name: protocol for protocol, names in PROTOCOLS.items() for name in names}
         return [
             ["metric", "`--protocol`", "asks", "value", "better", "meant for", "how"],
             *(
                 [
                     f"`{metric.name}`",
-                    protocols[metric.name],
+                    metric.protocol or "",
                     metric.asks,
                     metric.statistic,
                     metric.better,
                     metric.subset,
-                    ", ".join(f"{key} {value}" for key, value in metric.protocol.items()),
+                    ", ".join(f"{key} {value}" for key, value in metric.definition().items()),
                 ]
                 for metric in METRICS.values()
             ),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from captum_face.attr import PairAttribution, method, on_sides
+from captum_face.benchmark import Case, Measured, Metric
 from captum_face.engines.masks import with_intact
 from captum_face.engines.sides import Sides
 from captum_face.pair.scores import Score
@@ -38,6 +39,25 @@ class BandOcclusion(PairAttribution):
             return torch.einsum("kn,nhw->khw", scores[:, :1] - scores[:, 1:], hidden.to(scores))
 
         return sides.explain_by_masks(with_intact(~hidden), drop)
+
+
+def _central_mass(case: Case) -> Measured:
+    """The share of image A's evidence for a match that lies in the middle quarter of the image."""
+    evidence = case.maps[0].mean(1).clamp(min=0)
+    height, width = (side // 4 for side in evidence.shape[-2:])
+    middle = evidence[..., height:-height, width:-width]
+    return Measured(float(middle.sum() / evidence.sum().clamp(min=1e-12)))
+
+
+CENTRAL_MASS = Metric(
+    name="central_mass",
+    asks="How much of the similarity map lies in the middle of the image?",
+    better="higher",
+    subset="genuine",
+    statistic="share of the mass",
+    measure=_central_mass,
+    order="similar",
+)
 
 
 class Manhattan(Score):

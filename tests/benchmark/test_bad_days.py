@@ -14,9 +14,8 @@ from PIL import Image
 from torch import nn
 
 from captum_face import PairSaliency, PairSimilarity
-from captum_face.benchmark import METRICS, Metric, benchmark
+from captum_face.benchmark import METRICS, Measured, Metric, benchmark
 from captum_face.benchmark._records import check_config, claimed, merged, read_records
-from captum_face.benchmark.measures import Measured
 from captum_face.data import read_csv
 
 RUN = {"methods": ["saliency"], "metrics": ["deletion_swap"], "threshold": 0.9}
@@ -133,7 +132,7 @@ def test_what_needs_no_other_person_needs_none_in_the_list(photos):
     (folder / "one.csv").write_text(LISTED + "0_0.png,0_1.png,1\n")
     run = {"methods": ["saliency"], "protocol": "published", "threshold": 0.5}
     assert benchmark(pair, read_csv(folder / "one.csv"), folder / "out", **run).failures == []
-    assert rows_of(folder / "out" / "pairs.csv")[0]["stranger"] == ""
+    assert rows_of(folder / "out" / "pairs.csv")[0]["cohort"] == ""
     with pytest.raises(ValueError, match="an image of another person"):
         benchmark(pair, read_csv(folder / "one.csv"), folder / "other", **{**run, "protocol": "swap"})
 
@@ -335,10 +334,22 @@ def test_a_metric_of_ones_own(photos):
     assert alone.value("saliency", "<size>") == result.value("saliency", "<size>")
 
 
-@pytest.mark.parametrize("wrong", [{"better": "bigger"}, {"subset": "accepted"}, {"needs": "masks"}])
-def test_metrics_that_make_no_sense_are_refused(wrong):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"better": "bigger"}, "expected one of .*lower"),
+        ({"subset": "accepted"}, "expected one of .*all"),
+        ({"needs": "masks"}, "expected one of .*all"),
+        ({"order": "similr"}, "did you mean 'similar'"),
+        ({"mode": "removal"}, "expected one of .*deletion"),
+        ({"curve": "area"}, "expected one of .*score"),
+        ({"protocol": "black"}, "expected one of .*swap"),
+        ({"settings": {"order": "dissimilar"}}, "order= as a field of the metric 'm', got it in settings"),
+    ],
+)
+def test_metrics_that_make_no_sense_are_refused(wrong, message):
     fields = {"name": "m", "asks": "", "better": "lower", "subset": "all", "statistic": "", "measure": print}
-    with pytest.raises(ValueError, match=f"expected one of .*{'lower|all'}"):
+    with pytest.raises(ValueError, match=message):
         Metric(**{**fields, **wrong})
 
 
@@ -419,7 +430,7 @@ def test_published_values_stand_beside(photos):
 
 
 def test_a_pair_does_not_depend_on_what_else_is_in_the_run(photos):
-    """Neither on other metrics and examples nor on other pairs, as long as threshold and stranger are one."""
+    """Neither on other metrics and examples nor on other pairs, with one threshold and one other person."""
     folder, pair = photos
     pairs = read_csv(folder / "pairs.csv")
     methods = ["corrrise:n_masks=20", "rise:n_masks=20"]

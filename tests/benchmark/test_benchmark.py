@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import html
 import json
 import math
@@ -14,14 +15,14 @@ import torch
 from torch import nn
 
 from captum_face import FGGB, METHODS, PairSimilarity
-from captum_face.attr import Method
+from captum_face.attr import method, on_sides
 from captum_face.attr.spec import parse_methods
 from captum_face.benchmark import METRICS, PROTOCOLS, benchmark
 from captum_face.benchmark._plan import own_seed
 from captum_face.benchmark._records import Recorder, read_records
 from captum_face.benchmark._tables import metric_rows, subsets
 from captum_face.data import read_csv, synthetic_pairs
-from captum_face.engines.cohort import People, choose_strangers
+from captum_face.engines.cohort import People, choose_cohort
 from captum_face.models import load_pair
 
 TABLES = ("config.json", "pairs.csv", "metrics.csv", "curves.csv")
@@ -79,16 +80,16 @@ def test_means_are_those_of_the_curves_and_of_a_loop(finished, pair, pairs):
     from captum_face import XSSAB
     from captum_face.metrics import perturbation_curve
 
-    strangers = [row["stranger"] for row in rows_of(finished.folder, "pairs.csv")]
+    members = [row["cohort"] for row in rows_of(finished.folder, "pairs.csv")]
     threshold = finished.config["threshold"]["value"]
     areas = []
     for index, (image_a, image_b, same) in enumerate(pairs):
         if same:
             inputs = (image_a[None], image_b[None])
-            other = pairs.image(strangers[index])[None]
+            other = pairs.image(members[index])[None]
             maps = XSSAB(pair).attribute(inputs, threshold=threshold)
             seed = own_seed(0, *pairs.names[index])
-            curve = perturbation_curve(pair, inputs, maps, fill="swap", others=other, seed=seed)
+            curve = perturbation_curve(pair, inputs, maps, fill="swap", cohort=other, seed=seed)
             areas.append(float(curve.auc()))
     assert finished.value("xssab", "deletion_swap") == pytest.approx(sum(areas) / len(areas), rel=1e-5)
     points = [
@@ -100,25 +101,25 @@ def test_means_are_those_of_the_curves_and_of_a_loop(finished, pair, pairs):
     assert np.trapezoid(points, dx=0.1) == pytest.approx(sum(areas) / len(areas), rel=1e-4)
 
 
-def test_the_centre_blob_argues_the_way_a_metric_asks(finished, pair, pairs):
+def test_the_centre_baseline_argues_the_way_a_metric_asks(finished, pair, pairs):
     """Against the match where the evidence against it is asked for: else it would be easy to beat."""
     from captum_face.attr import Center
     from captum_face.metrics import perturbation_curve, pixel_auc
 
-    strangers = [row["stranger"] for row in rows_of(finished.folder, "pairs.csv")]
+    members = [row["cohort"] for row in rows_of(finished.folder, "pairs.csv")]
     found = {"deletion_swap": [], "partner_swap": [], "changed_auc": []}
     for index, (image_a, image_b, same) in enumerate(pairs):
         inputs, truth = (image_a[None], image_b[None]), pairs.truth(index)
-        blob, seed = Center(pair).attribute(inputs)[0], own_seed(0, *pairs.names[index])
+        centre, seed = Center(pair).attribute(inputs)[0], own_seed(0, *pairs.names[index])
         if same:
-            other = pairs.image(strangers[index])[None]
-            curve = perturbation_curve(pair, inputs, (blob, None), fill="swap", others=other, seed=seed)
+            other = pairs.image(members[index])[None]
+            curve = perturbation_curve(pair, inputs, (centre, None), fill="swap", cohort=other, seed=seed)
             found["deletion_swap"].append(float(curve.auc()))
             continue
-        curve = perturbation_curve(pair, inputs, (-blob, None), order="dissimilar", fill="swap", seed=seed)
+        curve = perturbation_curve(pair, inputs, (-centre, None), order="dissimilar", fill="swap", seed=seed)
         found["partner_swap"].append(float(curve.auc()))
         if truth is not None:
-            aucs = [float(pixel_auc(-blob, mask[None], order="dissimilar")) for mask in truth]
+            aucs = [float(pixel_auc(-centre, mask[None], order="dissimilar")) for mask in truth]
             found["changed_auc"].append(sum(aucs) / 2)
     for metric, values in found.items():
         assert finished.value("center", metric) == pytest.approx(sum(values) / len(values), rel=1e-5)
@@ -127,12 +128,12 @@ def test_the_centre_blob_argues_the_way_a_metric_asks(finished, pair, pairs):
 
 
 def test_what_asks_for_evidence_against_a_match_says_so():
-    asks = {name for name in METRICS if METRICS[name].dissimilar}
+    asks = {name for name in METRICS if METRICS[name].order == "dissimilar"}
     assert asks == {
         "partner_swap", "patches_fmr", "patch_effect", "patch_auc", "patch_mass", "patch_pointing",
         "changed_auc", "changed_mass", "changed_pointing", "published_dissimilar_deletion",
     }  # fmt: skip
-    assert {name for name in METRICS if METRICS[name].needs_stranger} == {
+    assert {name for name in METRICS if METRICS[name].needs_member} == {
         "deletion_swap", "insertion_swap", "hiding_swap", "patches_fnmr",
         "patch_effect", "patch_auc", "patch_mass", "patch_pointing",
     }  # fmt: skip
@@ -142,15 +143,15 @@ def test_the_report_is_one_file_that_needs_no_network(finished):
     text = (finished.folder / "report.html").read_text(encoding="utf-8")
     assert "http" not in re.sub(r"data:image/png;base64,[^']+", "", text)
     # 8 curves of 18 metrics, and the sheets of two examples.
-    assert text.count("<img") == sum("mode" in METRICS[name].protocol for name in PROTOCOLS["swap"]) + 2
+    assert text.count("<img") == sum(METRICS[name].mode is not None for name in PROTOCOLS["swap"]) + 2
     assert "nan" not in re.sub(r"data:image/png;base64,[^']+", "", text)
     # Of 6 pairs nobody can tell: the marks stand in the legend alone.
     assert text.count("✓") == text.count("✗") == 1
     # A table for each question: what a metric asks for decides where it stands.
     main = html.unescape(text[: text.index("By subset")])
-    similar, dissimilar = main.split("Dissimilarity: what costs the match?")
+    similar, dissimilar = main.split("Dissimilarity: what lowers the score?")
     for name in PROTOCOLS["swap"]:
-        here, there = (dissimilar, similar) if METRICS[name].dissimilar else (similar, dissimilar)
+        here, there = (dissimilar, similar) if METRICS[name].order == "dissimilar" else (similar, dissimilar)
         assert METRICS[name].asks in here
         assert METRICS[name].asks not in there
 
@@ -287,14 +288,15 @@ def test_failures_are_tried_again(photos, monkeypatch):
     run = {"methods": ["saliency"], "metrics": ["deletion_swap"], "threshold": 0.9}
     from captum_face import PairSaliency
 
-    def broken(self, inputs, *, abs=False, show_progress=False):
+    @on_sides
+    def broken(self, sides, *, abs=False):
         return 1 / 0
 
     with monkeypatch.context() as patch:
         patch.setattr(PairSaliency, "attribute", broken)
         first = benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **run)
     assert len(first.failures) == 5
-    assert "ZeroDivisionError" in first.failures[0]
+    assert all("ZeroDivisionError" in line for line in first.failures)
     again = benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **run)
     fresh = benchmark(pair, read_csv(folder / "pairs.csv"), folder / "fresh", **run)
     assert again.failures == []
@@ -306,9 +308,11 @@ def test_nan_attributions_are_failures(photos, monkeypatch):
     folder, pair = photos
     from captum_face import PairSaliency
 
-    monkeypatch.setattr(
-        PairSaliency, "attribute", lambda self, inputs, **_: tuple(x * float("nan") for x in inputs)
-    )
+    @on_sides
+    def broken(self, sides, *, abs=False):
+        return sides.explain(lambda side: side.partners * float("nan"))
+
+    monkeypatch.setattr(PairSaliency, "attribute", broken)
     run = {"methods": ["saliency"], "metrics": ["deletion_swap"], "threshold": 0.9}
     result = benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **run)
     assert len(result.failures) == 5
@@ -368,7 +372,7 @@ def test_another_decoder_in_the_same_file_is_another_run(tmp_path):
     assert before[1]["options"]["decoder_sha256"] != before[0]["options"]["decoder_sha256"]
 
 
-def test_strangers_are_other_people():
+def test_the_cohort_is_other_people():
     pair = PairSimilarity(nn.Identity())
     embeddings = {
         "a1": torch.tensor([1.0, 0.0]),
@@ -380,9 +384,7 @@ def test_strangers_are_other_people():
     people = People([("a1", "a2"), ("a2", "a3")])
 
     def choose(names, n=1, **options):
-        return choose_strangers(
-            pair, names, embeddings, people, n=n, **{"threshold": 0.5, "seed": 0, **options}
-        )
+        return choose_cohort(pair, names, embeddings, people, n=n, **{"threshold": 0.5, "seed": 0, **options})
 
     for seed in range(10):
         assert choose(("a1", "a2"), seed=seed) == ["other"]
@@ -393,36 +395,35 @@ def test_strangers_are_other_people():
     assert len(choose(("other",), n=5)) == 2
 
 
-def test_methods_that_compare_get_other_people(tmp_path, monkeypatch):
+def test_methods_that_compare_get_other_people(tmp_path, request):
     """None of them is in the pair, looks like it to the model, or stands in for hidden pixels."""
     seen = []
 
     class Spy(FGGB):
-        def attribute(self, inputs, *, strangers=None):
-            seen.append((inputs, strangers))
-            return super().attribute(inputs)
+        @on_sides
+        def attribute(self, sides, *, cohort=None):
+            seen.append((sides.images, cohort))
+            return FGGB.attribute.on_sides(self, sides)
 
-    entry = Method(
-        "spy", Spy, "gradient", "", "", needs_gradients=True, deterministic=True, faces="strangers"
-    )
-    monkeypatch.setitem(METHODS, "spy", entry)
+    method("spy", family="gradient", source="", passes="")(Spy)
+    request.addfinalizer(lambda: METHODS.unregister("spy"))
     pair = load_pair("synthetic")
     pairs = synthetic_pairs(12, seed=3)
     result = benchmark(pair, pairs, tmp_path / "run", methods="spy", metrics="deletion_swap", examples=0)
     assert not result.failures
-    assert result.config["methods"]["spy"]["options"]["strangers"] == "other people of the list"
+    assert result.config["methods"]["spy"]["options"]["cohort"] == "other people of the list"
     assert len(seen) == 12
     images = {name: pairs.image(name) for name in pairs.image_names}
     with open(tmp_path / "run" / "pairs.csv", newline="") as file:
         rows = {row["image_a"]: row for row in csv.DictReader(file)}
-    for inputs, strangers in seen:
-        names = [name for face in strangers for name, image in images.items() if torch.equal(face, image)]
+    for inputs, cohort in seen:
+        names = [name for face in cohort for name, image in images.items() if torch.equal(face, image)]
         probe = next(name for name, image in images.items() if torch.equal(inputs[0][0], image))
-        assert 4 <= len(names) == len(strangers) <= 16
-        assert not {probe, rows[probe]["image_b"], rows[probe]["stranger"]} & {*names}
+        assert 4 <= len(names) == len(cohort) <= 16
+        assert not {probe, rows[probe]["image_b"], rows[probe]["cohort"]} & {*names}
         with torch.no_grad():
             for image in inputs:
-                assert pair(image, strangers).max() < float(result.config["threshold"]["value"])
+                assert pair(image, cohort).max() < float(result.config["threshold"]["value"])
 
 
 def test_too_few_others_to_compare_with_is_a_failure_of_these_methods_alone(tmp_path):
@@ -503,17 +504,16 @@ def test_a_probe_is_explained_once_for_all_its_pairs(photos, monkeypatch):
     pairs = read_csv(folder / "probe.csv")
     from captum_face import CorrRISE
 
-    calls, options = [], CorrRISE.options()
-    whole = CorrRISE.attribute
+    calls, whole = [], CorrRISE.attribute.on_sides
 
-    def counted(self, inputs, **given):
-        calls.append(tuple(len(image) for image in inputs))
-        maps = whole(self, inputs, **given)
-        calls[-1] += tuple(len(attr) for attr in maps)
+    @on_sides
+    @functools.wraps(whole)
+    def counted(self, sides, **given):
+        maps = whole(self, sides, **given)
+        calls.append(tuple(map(len, (*sides.images, *maps))))
         return maps
 
     monkeypatch.setattr(CorrRISE, "attribute", counted)
-    monkeypatch.setattr(CorrRISE, "options", lambda *_: options)
     run = {
         "methods": ["corrrise:n_masks=50", "corrrise:n_masks=50,smooth=1"],
         "threshold": 0.9,
@@ -522,7 +522,7 @@ def test_a_probe_is_explained_once_for_all_its_pairs(photos, monkeypatch):
     together = benchmark(pair, pairs, folder / "out", metrics=["deletion_black", "deletion_blur"], **run)
     assert together.failures == []
     # Image A of three pairs at once and of one alone; nothing for image B, nothing twice for the smoothing.
-    assert calls == [(1, 3, 3, 0), (1, 1, 1, 0)]
+    assert calls == [(1, 3, 3), (1, 1, 1)]
     single = [
         benchmark(
             pair, pairs.subset([i, 3]), folder / f"out{i}", metrics=["deletion_black", "deletion_blur"], **run

@@ -107,7 +107,7 @@ def test_intervals_are_percentiles_of_a_loop_of_resampled_means():
 
 
 def test_what_else_defines_a_protocol_has_columns_of_its_own():
-    own = Metric("deletion_swap", "", "lower", "all", "value", print, {"radius": 0.25, "fill": "x"})
+    own = Metric("deletion_swap", "", "lower", "all", "value", print, {"radius": 0.25}, fill="x")
     both = [
         flat(rows({"random": [0.5], "center": [0.5]}, metric)["random"], 0.1, 0)
         for metric in (METRICS["deletion_swap"], own)
@@ -119,8 +119,8 @@ def test_what_else_defines_a_protocol_has_columns_of_its_own():
 
 
 def test_sanity_metrics_name_their_protocol():
-    assert METRICS["sensitivity"].protocol == {
+    assert METRICS["sensitivity"].definition() == {
         "perturb": "both", "perturb_radius": 0.02, "n_perturb_samples": 10,
     }  # fmt: skip
-    assert METRICS["infidelity"].protocol["n_perturb_samples"] == 50
-    assert METRICS["randomization"].protocol["n_steps"] == 1
+    assert METRICS["infidelity"].definition()["n_perturb_samples"] == 50
+    assert METRICS["randomization"].definition()["n_steps"] == 1

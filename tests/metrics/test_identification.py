@@ -68,8 +68,8 @@ def test_the_known_best_and_worst_maps(planted):
 def test_equals_the_curves_of_single_pairs(pair, faces, mode, order, fill):
     """Against each gallery image a perturbation curve of its own, and the best of them by hand."""
     probes, gallery, maps = faces
-    others = torch.rand(2, 3, 24, 20) if (order, fill) == ("similar", "swap") else None
-    options = {"mode": mode, "order": order, "fill": fill, "others": others, "n_steps": 4}
+    cohort = torch.rand(2, 3, 24, 20) if (order, fill) == ("similar", "swap") else None
+    options = {"mode": mode, "order": order, "fill": fill, "cohort": cohort, "n_steps": 4}
     people = ["ann", "bob", "ann", "cy", "bob"]
     got = identification_curve(
         pair, probes, gallery, maps, identities=people, perturbations_per_eval=3, **options
@@ -82,7 +82,7 @@ def test_equals_the_curves_of_single_pairs(pair, faces, mode, order, fill):
             images = probes[row : row + 1], gallery[match][None]
             if order == "dissimilar":
                 options["fill"] = (gallery[match][None], gallery[match][None])
-            own = {**options, "others": None if others is None else others[row : row + 1]}
+            own = {**options, "cohort": None if cohort is None else cohort[row : row + 1]}
             curves = torch.stack(
                 [
                     perturbation_curve(
@@ -153,7 +153,7 @@ def test_bad_input_is_refused(pair, faces):
         ((pair, probes, gallery, maps), {"identities": [1, 2]}, ValueError, "expected 5 identities"),
         ((pair, probes, gallery, maps), {"identities": ["a"] * 5}, ValueError, "at least two people"),
         ((pair, probes, gallery[:1], maps), {}, ValueError, "at least two people"),
-        ((pair, probes, gallery, maps), {"fill": "swap"}, ValueError, "expected others="),
+        ((pair, probes, gallery, maps), {"fill": "swap"}, ValueError, "expected cohort="),
         ((pair, probes, gallery, maps), {"mode": "delete"}, ValueError, "did you mean 'deletion'"),
         ((pair, probes, gallery, maps), {"n_steps": 0}, ValueError, "n_steps"),
         ((pair, probes, gallery, maps), {"perturbations_per_eval": -1}, ValueError, "perturbations_per_eval"),

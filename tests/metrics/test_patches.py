@@ -18,15 +18,15 @@ def faces():
 @pytest.mark.parametrize("layout", ["random", "grid"])
 @pytest.mark.parametrize("several", [True, False])
 def test_patches_show_the_other_and_nothing_else_changes(faces, layout, several):
-    images, others = faces[0], faces[1] if several else faces[1][:1]
+    images, cohort = faces[0], faces[1] if several else faces[1][:1]
     before = images.clone()
-    patched = paste_patches(images, others, n_patches=5, patch_size=4, layout=layout, seed=3)
+    patched = paste_patches(images, cohort, n_patches=5, patch_size=4, layout=layout, seed=3)
     assert torch.equal(images, before)
     assert torch.equal(patched.masks, patched.patches.any(1))
     for i in range(3):
         for y in range(24):
             for x in range(20):
-                source = others[i if several else 0] if patched.masks[i, y, x] else images[i]
+                source = cohort[i if several else 0] if patched.masks[i, y, x] else images[i]
                 assert torch.equal(patched.images[i, :, y, x], source[:, y, x])
 
 
@@ -100,14 +100,14 @@ def test_seeds(faces, layout):
         ({"central": 0.0}, ValueError, "central as a share"),
         ({"central": 1.2}, ValueError, "central as a share"),
         ({"seed": "x"}, TypeError, "seed as an integer"),
-        ({"others": torch.rand(2, 3, 24, 20)}, ValueError, "others of shape"),
-        ({"others": torch.rand(3, 3, 20, 24)}, ValueError, "others of shape"),
+        ({"cohort": torch.rand(2, 3, 24, 20)}, ValueError, "cohort of shape"),
+        ({"cohort": torch.rand(3, 3, 20, 24)}, ValueError, "cohort of shape"),
         ({"images": torch.full((3, 3, 24, 20), float("nan"))}, ValueError, "finite images"),
     ],
 )
 def test_bad_patches(faces, options, error, message):
     with pytest.raises(error, match=message):
-        paste_patches(**{"images": faces[0], "others": faces[1], "n_patches": 3, "patch_size": 4, **options})
+        paste_patches(**{"images": faces[0], "cohort": faces[1], "n_patches": 3, "patch_size": 4, **options})
 
 
 class Weighted(nn.Module):
@@ -159,9 +159,9 @@ def test_perfect_inverse_and_constant_maps(planted, side, mass):
 
 
 def test_gains_and_correlation_against_a_loop(pair, faces):
-    images, others = (face[..., :18, :14] for face in faces)
-    patched = paste_patches(images, others, n_patches=7, patch_size=5, seed=4)  # they overlap
-    partner = others[1:2]
+    images, cohort = (face[..., :18, :14] for face in faces)
+    patched = paste_patches(images, cohort, n_patches=7, patch_size=5, seed=4)  # they overlap
+    partner = cohort[1:2]
     attr = torch.randn(3, 3, 18, 14, generator=torch.Generator().manual_seed(0))
     result = patch_effect(pair, (partner, patched.images), (attr, attr), patched, images)
     assert all(values.dtype == torch.float64 for values in result)

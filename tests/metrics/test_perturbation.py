@@ -45,9 +45,9 @@ class Inside(nn.Module):
 
 @pytest.fixture
 def planted():
-    """A model that sees a square of 36 of 144 pixels, a genuine pair of one picture, and a stranger.
+    """A model that sees a square of 36 of 144 pixels, a genuine pair of one picture, and somebody else.
 
-    The stranger is black inside the square, so that what is left of the square is what is left of the score.
+    That face is black inside the square, so that what is left of the square is what is left of the score.
     """
     mask = torch.zeros(SIZE, SIZE, dtype=torch.bool)
     mask[2:8, 3:9] = True
@@ -56,7 +56,7 @@ def planted():
     return pair, mask, image
 
 
-def reference(pair, images, maps, *, mode, order, fill, perturb, n_steps, others=None):
+def reference(pair, images, maps, *, mode, order, fill, perturb, n_steps, cohort=None):
     """One image at a time, in float64, pixels put in order by Python's sort."""
     double = PairSimilarity(small_net().double().eval(), preprocess="arcface")
     rows = []
@@ -81,7 +81,7 @@ def reference(pair, images, maps, *, mode, order, fill, perturb, n_steps, others
                         "mean": lambda i=image: i.mean((1, 2), keepdim=True).expand_as(i),
                         "blur": lambda i=image: smooth(i[None], 20 * 10 / 112)[0],
                         "swap": lambda s=side, n=index: (
-                            images[1 - s][n] if order == "dissimilar" else others[n]
+                            images[1 - s][n] if order == "dissimilar" else cohort[n]
                         ).double(),
                     }[fill]().flatten(1)
                     flat = image.flatten(1)
@@ -110,13 +110,13 @@ def reference(pair, images, maps, *, mode, order, fill, perturb, n_steps, others
 )
 def test_equals_a_loop_over_single_images(pair, images, maps, mode, order, fill, perturb):
     generator = torch.Generator().manual_seed(9)
-    others = torch.rand(3, 3, 24, 20, generator=generator)
-    needs_others = fill == "swap" and order != "dissimilar"
+    cohort = torch.rand(3, 3, 24, 20, generator=generator)
+    needs_cohort = fill == "swap" and order != "dissimilar"
     options = {"mode": mode, "order": order, "fill": fill, "perturb": perturb, "n_steps": 4}
     curve = perturbation_curve(
-        pair, images, maps, others=others if needs_others else None, perturbations_per_eval=5, **options
+        pair, images, maps, cohort=cohort if needs_cohort else None, perturbations_per_eval=5, **options
     )
-    expected = reference(pair, images, maps, others=others, **options)
+    expected = reference(pair, images, maps, cohort=cohort, **options)
     torch.testing.assert_close(curve.scores, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(curve.fractions, torch.linspace(0, 1, 5, dtype=torch.float64))
 
@@ -288,9 +288,9 @@ def test_the_model_is_left_as_it_was(pair, images, maps):
         ({"perturb": "c"}, "unknown image to perturb"),
         ({"n_steps": 0}, "n_steps"),
         ({"patch_size": 0}, "patch_size"),
-        ({"fill": "swap"}, "expected others="),
-        ({"others": torch.rand(1, 3, 24, 20)}, "others= only with fill='swap'"),
-        ({"fill": "swap", "others": torch.rand(1, 3, 20, 20)}, "expected baselines that fit"),
+        ({"fill": "swap"}, "expected cohort="),
+        ({"cohort": torch.rand(1, 3, 24, 20)}, "cohort= only with fill='swap'"),
+        ({"fill": "swap", "cohort": torch.rand(1, 3, 20, 20)}, "expected baselines that fit"),
         ({"fill": torch.rand(2, 3, 24, 20)}, "expected baselines that fit"),
     ],
 )
