@@ -43,7 +43,7 @@ class Registry(Mapping[str, T], Generic[T]):
             ValueError: another entry has the name. The same definition, made anew, replaces the old one.
         """
         known = self._own.get(name, entry)
-        if _origin(known) != _origin(entry):
+        if known is not entry and not (isinstance(entry, type) and _origin(known) == _origin(entry)):
             raise ValueError(
                 f"expected a free name for the {self.what} {_origin(entry)}, got {name!r}, which is taken by "
                 f"{_origin(known)}; choose another name"

@@ -181,7 +181,7 @@ class PairAttribution(Attribution):
         """
         known = {} if partner_embeddings is None else {True: partner_embeddings.detach()}
         sides = self._sides(inputs, options, show_progress, which=(False,), known=known)
-        return self._run(type(self).attribute.on_sides, sides, options)[0]
+        return self._run(self._on_sides(), sides, options)[0]
 
     def attribute_detailed(
         self, inputs: tuple[Tensor, Tensor], *, show_progress: bool = False, **options: Any
@@ -196,7 +196,7 @@ class PairAttribution(Attribution):
         Cost: at most one forward pass for each image more than :meth:`attribute`.
         """
         sides = self._sides(inputs, options, show_progress)
-        attr_a, attr_b = self._run(type(self).attribute.on_sides, sides, options)
+        attr_a, attr_b = self._run(self._on_sides(), sides, options)
         with frozen(self.forward_func), torch.inference_mode(False), torch.no_grad():
             return DetailedAttributions((attr_a, attr_b), sides.scores, sides.details())
 
@@ -226,6 +226,15 @@ class PairAttribution(Attribution):
             show_progress=show_progress,
             **given,
         )
+
+    def _on_sides(self) -> Callable[..., Any]:
+        function = getattr(type(self).attribute, "on_sides", None)
+        if function is None:
+            name = type(self).__name__
+            raise TypeError(
+                f"expected {name}.attribute(self, sides, *, options) under @captum_face.attr.on_sides"
+            )
+        return function
 
     def _run(self, method: Callable[..., Any], sides: Sides, options: dict[str, Any]) -> Any:
         with frozen(self.forward_func), torch.inference_mode(False), torch.no_grad():

@@ -15,7 +15,7 @@ __all__ = ["Center"]
 
 @method("center", family="null baseline", source="none", passes="none", null=True, argues="for")
 class Center(PairAttribution):
-    """A Gaussian blob in the middle in place of an explanation: where an aligned face is anyway.
+    """A Gaussian around the centre in place of an explanation: where an aligned face is anyway.
 
     Args:
         forward_func: As for every method; it is never called.
@@ -28,11 +28,11 @@ class Center(PairAttribution):
         *,
         sigma: float = 0.25,
     ) -> tuple[Tensor, ...]:
-        """The same blob for both images, as :class:`~captum_face.PairAttribution` says.
+        """The same Gaussian for both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:
             inputs: ``(image_a, image_b)``; only their shapes matter.
-            sigma: Standard deviation of the blob as a fraction of each side of the image.
+            sigma: Standard deviation as a fraction of each side of the image.
 
         Returns:
             ``(attr_a, attr_b)`` in (0, 1], all in favour of a match. Deterministic.

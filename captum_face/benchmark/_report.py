@@ -281,8 +281,8 @@ def _examples(
 
 
 def _unpacked(packed: Mapping[str, Any]) -> Tensor:
-    halves = np.frombuffer(base64.b64decode(packed["float16"]), dtype=np.float16)
-    return torch.from_numpy(halves.astype(np.float32)).reshape(1, *packed["shape"])
+    values = np.frombuffer(base64.b64decode(packed["float16"]), dtype=np.float16)
+    return torch.from_numpy(values.astype(np.float32)).reshape(1, *packed["shape"])
 
 
 def _picture(figure: Figure, what: str) -> str:

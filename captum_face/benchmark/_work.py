@@ -202,5 +202,5 @@ def _record(
 def _packed(signed: Tensor) -> dict[str, Any]:
     """A map ``(H, W)`` as JSON can hold it, in units of its largest value."""
     scale = float(signed.abs().max()) or 1.0
-    halves = (signed.cpu().double() / scale).numpy().astype(np.float16)
-    return {"shape": list(halves.shape), "float16": base64.b64encode(halves.tobytes()).decode()}
+    values = (signed.cpu().double() / scale).numpy().astype(np.float16)
+    return {"shape": list(values.shape), "float16": base64.b64encode(values.tobytes()).decode()}
