@@ -80,7 +80,7 @@ def _public_signature(attribute: Callable[..., Any], convergence_delta: bool) ->
 
 
 class PairAttribution(Attribution):
-    """Base of the methods that explain a pair of images.
+    r"""Base of the methods that explain a pair of images.
 
     A method defines ``attribute(self, sides, *, options)`` under :func:`on_sides`, and stands under
     :func:`~captum_face.attr.method`, which registers it.
@@ -92,20 +92,32 @@ class PairAttribution(Attribution):
     * The result is ``(attr_a, attr_b)``, each ``(N, C, H, W)`` on the inputs' device and in their dtype,
       without gradients: for a side of batch 1, one map for each of its N pairs. Positive speaks for the
       same person, negative against. A method with one value per pixel repeats it over the channels.
-    * ``show_progress=True`` shows a progress bar.
     * The model runs in eval mode with frozen parameters and is left as it was, also after an error.
     * A batch gives what its items give one by one.
+    * A ``TypeError`` says that ``forward_func`` has not what the method needs, a ``ValueError`` that images,
+      embeddings, scores or options are bad; before any long computation where it can be known.
+
+    Options of one name mean the same in every method that has them:
 
     Args:
-        forward_func: A :class:`~captum_face.PairSimilarity`; methods that need scores alone also take
-            any callable ``(image_a, image_b) -> (N,)``.
+        forward_func: A :class:`~captum_face.PairSimilarity`, whose model must be differentiable for methods
+            of gradients. Methods that need scores alone also take any callable ``(image_a, image_b) ->
+            (N,)``.
+        threshold: The verification threshold :math:`\theta` in units of the score; None for the pair's own.
+        baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of the
+            pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for the two sides.
+        seed: Makes the maps repeatable; without it and ``generator``, torch's global state is used.
+        generator: The source of randomness itself, instead of ``seed``.
+        internal_batch_size: Images that go forward and backward in one pass; memory grows with it. None for
+            what suits the device, ``"auto"`` for what is measured to be cheapest. Half as many from where
+            memory runs out.
+        perturbations_per_eval: Perturbed images in one forward pass, likewise.
+        show_progress: Show a progress bar.
     """
 
     forward_func: Callable[..., Tensor]
     name: ClassVar[str] = ""  #: what ``explain(method=...)`` and ``--method`` call it
-    family: ClassVar[str] = (
-        ""  #: ``"feature-guided"``, ``"gradient"``, ``"occlusion"``, ``"null baseline"``, ...
-    )
+    family: ClassVar[str] = ""  #: ``"feature-guided"``, ``"gradient"``, ``"occlusion"`` or another
     passes: ClassVar[str] = ""  #: forward and backward passes for a pair, D = embedding size
     source: ClassVar[str] = ""  #: the publication
     #: What it needs at least: ``"gradients"``, ``"embeddings"`` or ``"scores alone"``.

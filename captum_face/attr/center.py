@@ -15,11 +15,7 @@ __all__ = ["Center"]
 
 @method("center", family="null baseline", source="none", passes="none", null=True, argues="for")
 class Center(PairAttribution):
-    """A Gaussian around the centre in place of an explanation: where an aligned face is anyway.
-
-    Args:
-        forward_func: As for every method; it is never called.
-    """
+    """A Gaussian around the centre in place of an explanation: where an aligned face is anyway."""
 
     @on_sides
     def attribute(

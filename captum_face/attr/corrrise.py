@@ -35,10 +35,6 @@ class CorrRISE(PairAttribution):
     One image is hidden under random patches n times while the other stays intact, which gives scores
     :math:`s_i` for masks :math:`m_i`. The relevance of a pixel is the correlation of its being visible
     with the score, :math:`S(p) = \mathrm{corr}_i(m_i(p), s_i)`, and 0 where either does not vary.
-
-    Args:
-        forward_func: What gives the scores: a :class:`~captum_face.PairSimilarity`, or any callable
-            ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
     @on_sides
@@ -71,17 +67,10 @@ class CorrRISE(PairAttribution):
                 by a few extreme scores.
             masks: Masks of your own instead, ``(n, H, W)`` or ``(n, 1, H, W)``, 1 = kept, 0 = hidden;
                 the options for random masks are then not used.
-            baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
-                the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
-                the two sides.
             target_error: Stop once the standard error of a pixel's value, as a share of the map's own size
                 (root mean square over pixels of each), is at most this: at 0.3 the map's cosine with that of
                 endlessly many masks is about ``sqrt(1 - 0.3^2) = 0.95``. None for all masks. See
                 :func:`~captum_face.attr.corrrise.relative_error`. Masks of your own are taken in their order.
-            seed: Makes the masks repeatable; without it and ``generator``, torch's global state is used.
-            generator: The source of randomness itself, instead of ``seed``.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device, ``"auto"`` for what is measured to be cheapest.
 
         Returns:
             ``(attr_a, attr_b)`` in [-1, 1]. All images of a call are seen through the same masks, so that

@@ -67,11 +67,6 @@ class PairDeepLift(_EachSide):
     and the cosine's normalisation has a rule of the same kind (ours): with :math:`n = |f|^2`, the change of
     :math:`f \cdot n^{-1/2}` is shared as that of a product, and :math:`\Delta n^{-1/2} / \Delta n` is the
     multiplier of the length. Without it the map would not sum to anything.
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable and have its activations as modules: those called as functions are passed by
-            plain gradients. The map then does not sum to what it should, and a warning says so.
     """
 
     @on_sides

@@ -39,10 +39,6 @@ class FAME(PairAttribution):
 
     The steps, :math:`\eta = 1/255` and the change in grey are the paper's. That both directions make one
     signed map, that pixels stay in [0, 1] and the width of the blur are ours.
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable.
     """
 
     @on_sides
@@ -69,11 +65,6 @@ class FAME(PairAttribution):
 
         Cost: for each image and partner ``n_steps`` forward and backward passes for each direction, and a
         forward pass for the partner.
-
-        Raises:
-            TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
-                be differentiated.
-            ValueError: bad images or options.
         """
         require_positive_int(n_steps, "n_steps")
         signs = _DIRECTIONS[require_choice(direction, _DIRECTIONS, "direction")]

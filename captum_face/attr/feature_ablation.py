@@ -23,10 +23,6 @@ class PairFeatureAblation(PairAttribution):
     .. math:: S_A(p) = s(A, B) - s(A \setminus R(p), B)
 
     with :math:`R(p)` the region of the pixel.
-
-    Args:
-        forward_func: What gives the scores: a :class:`~captum_face.PairSimilarity`, or any callable
-            ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
     @on_sides
@@ -44,11 +40,6 @@ class PairFeatureAblation(PairAttribution):
             feature_mask: Integers ``(H, W)``: pixels of one number go together. None for the
                 :func:`~captum_face.maps.regions.face_regions` of aligned 112 x 112 crops, and for a grid of 7
                 by 7 cells on images of another size.
-            baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
-                the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
-                the two sides.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device, ``"auto"`` for what is measured to be cheapest.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score, the same for all pixels of a region. Positive where

@@ -38,10 +38,6 @@ class FGGB(PairAttribution):
     and likewise for B. The similarity map of the paper is :math:`\max(S, 0)`, the dissimilarity map
     :math:`\max(-S, 0)`: see :func:`~captum_face.split_attribution`. The published maps were blurred
     (Gaussian, sigma 5 at 112 pixels) before scoring: :func:`~captum_face.smooth`.
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable.
     """
 
     @on_sides
@@ -80,11 +76,6 @@ class FGGB(PairAttribution):
 
         Cost: for each image D backward passes and ``internal_batch_size + 1`` forward passes. An image
         that stands against N others is differentiated once. A ``tolerance`` lessens D.
-
-        Raises:
-            TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
-                be differentiated.
-            ValueError: bad images, embeddings or options.
         """
         require_gradient_options(gradient, embedding, internal_batch_size)
         if not require_positive(tolerance, "tolerance", or_zero=True) < 1:

@@ -30,10 +30,6 @@ class PairGradientShap(_EachSide):
     :class:`captum.attr.GradientShap` on each side: the gradient at random points on lines from random
     baselines :math:`A'`, times :math:`A - A'`, on average. With images of other people as baselines it
     says what makes the face more like the partner than those are.
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable.
     """
 
     sampled_baselines = True
@@ -59,7 +55,6 @@ class PairGradientShap(_EachSide):
             stdevs: Standard deviation of noise added to the image at each point.
             seed: Makes the maps repeatable; without it and ``generator``, the global states of torch and
                 numpy are used.
-            generator: The source of randomness itself, instead of ``seed``.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score. Each sums, on average over seeds, to the score less
@@ -67,11 +62,6 @@ class PairGradientShap(_EachSide):
 
         Cost: for each image and partner ``n_samples`` forward and backward passes, and a forward pass for
         the partner.
-
-        Raises:
-            TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
-                be differentiated.
-            ValueError: bad images or options.
         """
         require_positive_int(n_samples, "n_samples")
         require_positive(stdevs, "stdevs", or_zero=True)

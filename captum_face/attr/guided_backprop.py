@@ -33,10 +33,6 @@ class PairGuidedBackprop(_EachSide):
     :class:`captum.attr.GuidedBackprop` does that at ``nn.ReLU`` alone; here ReLU6, PReLU, LeakyReLU and
     RReLU count as well, each with its own slope, which is our reading of the paper. On a network of
     ``nn.ReLU`` the two agree.
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable and have its rectifiers as modules.
     """
 
     @on_sides

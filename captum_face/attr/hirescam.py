@@ -32,10 +32,6 @@ class PairHiResCam(_LastFeatures):
     biases, where Grad-CAM's mean over places holds only if the head averages.
 
     That the length of the embedding is held fixed, and which layer is taken, are ours.
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable.
     """
 
     @on_sides

@@ -25,10 +25,6 @@ class PairInputXGradient(_EachSide):
 
     :class:`captum.attr.InputXGradient` on each side. The input is the image in [0, 1], so that black
     pixels get nothing.
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable.
     """
 
     @on_sides
@@ -44,10 +40,5 @@ class PairInputXGradient(_EachSide):
 
         Cost: for each image and partner one forward and one backward pass, and a forward pass for the
         partner.
-
-        Raises:
-            TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
-                be differentiated.
-            ValueError: bad images.
         """
         return self._on_each_side(sides, captum.attr.InputXGradient, {})

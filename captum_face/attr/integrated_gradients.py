@@ -35,10 +35,6 @@ class PairIntegratedGradients(_EachSide):
 
     .. math:: S_A = (A - A') \int_0^1 \frac{\partial \, s(A' + t (A - A'), B)}{\partial A} \, dt,
         \qquad \sum S_A = s(A, B) - s(A', B)
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable.
     """
 
     #: Baseline where the caller names none.
@@ -71,11 +67,6 @@ class PairIntegratedGradients(_EachSide):
 
         Cost: for each image and partner ``n_steps`` forward and backward passes, and a forward pass for
         the partner.
-
-        Raises:
-            TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
-                be differentiated.
-            ValueError: bad images or options.
         """
         require_positive_int(n_steps, "n_steps")
         if n_steps == 1 and method == "riemann_trapezoid":

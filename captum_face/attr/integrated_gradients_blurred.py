@@ -16,11 +16,6 @@ __all__ = ["PairBlurredIntegratedGradients"]
     needs="gradients",
 )
 class PairBlurredIntegratedGradients(PairIntegratedGradients):
-    """:class:`PairIntegratedGradients` from a blurred copy of the image.
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable.
-    """
+    """:class:`PairIntegratedGradients` from a blurred copy of the image."""
 
     default_baselines = "blurred"

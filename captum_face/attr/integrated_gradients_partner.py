@@ -20,10 +20,6 @@ class PairPartnerIntegratedGradients(PairIntegratedGradients):
 
     The map sums to the score less the score of the partner against itself, which under the cosine is
     1: nearly all of it is evidence against. The images must be aligned to each other.
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable.
     """
 
     default_baselines = "partner"

@@ -28,10 +28,6 @@ class PairKernelShap(PairAttribution):
     As in :class:`captum.attr.KernelShap`, with that sum exact instead of heavily weighted, and with
     coalitions drawn in pairs that complement each other (Covert and Lee 2021, arXiv 2012.01536), which
     makes the values less noisy.
-
-    Args:
-        forward_func: What gives the scores: a :class:`~captum_face.PairSimilarity`, or any callable
-            ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
     @on_sides
@@ -51,13 +47,6 @@ class PairKernelShap(PairAttribution):
         Args:
             n_samples: Coalitions of cells; at least twice their number is sound.
             feature_mask: Integers ``(H, W)``: pixels of one number are a cell. None for a grid of 7 by 7.
-            baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
-                the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
-                the two sides.
-            seed: Makes the maps repeatable; without it and ``generator``, torch's global state is used.
-            generator: The source of randomness itself, instead of ``seed``.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device, ``"auto"`` for what is measured to be cheapest.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score, a cell's Shapley value at each of its pixels. Positive

@@ -64,10 +64,6 @@ class PairGradCam(_LastFeatures):
     place instead, and there :class:`~captum_face.PairHiResCam` is the one to use.
 
     Which layer is taken, and that the sign stays, are ours.
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable.
     """
 
     @on_sides

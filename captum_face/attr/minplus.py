@@ -33,10 +33,6 @@ class MinPlus(PairAttribution):
     The four parts are the paper's. Raster, spots, steps, the scaling, and that greedy choices go by the
     absolute change (so that evidence against a match counts as well) are ours: we have not verified the
     paper's constants.
-
-    Args:
-        forward_func: What gives the scores: a :class:`~captum_face.PairSimilarity`, or any callable
-            ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
     @on_sides
@@ -55,8 +51,6 @@ class MinPlus(PairAttribution):
             grid: Spots along each side of the image.
             sigma: Standard deviation of a spot as a multiple of the distance between spots.
             n_steps: Spots that the greedy parts take.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device, ``"auto"`` for what is measured to be cheapest.
 
         Returns:
             ``(attr_a, attr_b)`` in [-1, 1], one value per pixel. Positive where showing raises the score
@@ -64,10 +58,6 @@ class MinPlus(PairAttribution):
 
         Cost: for each image ``2 grid^2 + 3`` forward passes; and for each of its partners
         ``2 (n_steps - 1) grid^2`` more.
-
-        Raises:
-            TypeError: ``forward_func`` does not answer with numbers.
-            ValueError: bad images, scores or options.
         """
         require_positive_int(n_steps, "n_steps")
         spots = gaussian_spots(sides.size, grid, sigma)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,8 +86,6 @@ class MorphGradients(MorphingAttribution):
             smoothing: Standard deviations in pixels of the Gaussians that spread the maps of cohort and
                 partner, or one for both, which keeps their sums; None for 5/112 and 8/112 of the shorter
                 side, 0 for none.
-            seed: Makes the morphs repeatable; without it and ``generator``, torch's global state is used.
-            generator: The source of randomness itself, instead of ``seed``.
             internal_batch_size: Points in one pass; memory grows with it. None for what suits the device,
                 ``"auto"`` for what is measured to be cheapest. Half as many from where memory runs out.
 
@@ -113,7 +112,14 @@ class MorphGradients(MorphingAttribution):
         theta = sides.threshold(threshold)
         require_position(position)
         found = self._both_questions(
-            sides, cohort, theta, n_points, softness, smoothing, require_generator(seed, generator)
+            sides,
+            cohort=cohort,
+            threshold=theta,
+            n_points=n_points,
+            softness=softness,
+            smoothing=smoothing,
+            seed=seed,
+            generator=generator,
         )
         positions = found.positions(theta, position)
         maps = found.joined(positions)
@@ -122,7 +128,15 @@ class MorphGradients(MorphingAttribution):
         return maps
 
     @on_sides
-    def components(
+    def components(self, sides: Sides, **options: Any) -> MorphComponents:
+        """The maps of both questions before they are joined.
+
+        Options and cost are those of :meth:`attribute`, without ``position``. The threshold only says who is
+        too similar to be in the cohort.
+        """
+        return self._both_questions(sides, **options)
+
+    def _both_questions(
         self,
         sides: Sides,
         *,
@@ -130,36 +144,12 @@ class MorphGradients(MorphingAttribution):
         threshold: float | None = None,
         n_points: int = 24,
         softness: float | None = 1.0,
-        smoothing: float | tuple[float, float] | None = None,
+        smoothing: object = None,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        internal_batch_size: BatchSize = None,
+        internal_batch_size: BatchSize = None,  # the sides heed it
     ) -> MorphComponents:
-        """The maps of both questions before they are joined.
-
-        Arguments and cost are those of :meth:`attribute`. The threshold only says who is too similar to be in
-        the cohort.
-        """
-        return self._both_questions(
-            sides,
-            cohort,
-            sides.threshold(threshold),
-            n_points,
-            softness,
-            smoothing,
-            require_generator(seed, generator),
-        )
-
-    def _both_questions(
-        self,
-        sides: Sides,
-        cohort: Tensor | str | Path | None,
-        threshold: float,
-        n_points: int,
-        softness: float | None,
-        smoothing: object,
-        generator: torch.Generator | None,
-    ) -> MorphComponents:
+        theta, generator = sides.threshold(threshold), require_generator(seed, generator)
         sigmas = _require_smoothing(smoothing, min(sides.size))
         require_positive_int(n_points, "n_points")
         lines = morphs(n_points, sides.size, softness=None, generator=generator)
@@ -173,7 +163,7 @@ class MorphGradients(MorphingAttribution):
             return smooth(above, sigmas[0], keep_sum=True), smooth(torch.cat(below), sigmas[1], keep_sum=True)
 
         return self._components(
-            sides, drawn, one, 2 * n_points, n_turns=n_points, threshold=threshold, rendered=rendered
+            sides, drawn, one, 2 * n_points, n_turns=n_points, threshold=theta, rendered=rendered
         )
 
 

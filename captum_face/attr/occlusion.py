@@ -23,10 +23,6 @@ class PairOcclusion(PairAttribution):
     relevance of a pixel is the mean drop of the score over the windows :math:`w` that hid it:
 
     .. math:: S_A(p) = \operatorname{mean}_{w \ni p} \left( s(A, B) - s(A \setminus w, B) \right)
-
-    Args:
-        forward_func: What gives the scores: a :class:`~captum_face.PairSimilarity`, or any callable
-            ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
     @on_sides
@@ -45,11 +41,6 @@ class PairOcclusion(PairAttribution):
             window: Side of the window in pixels, or ``(height, width)``; None for 16/112 of the sides.
             strides: Steps of the window in pixels, or ``(down, right)``; None for half the window. The
                 last window of a row or column lies flush with the border (Captum's is cut off there).
-            baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
-                the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
-                the two sides.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device, ``"auto"`` for what is measured to be cheapest.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score. Positive where hiding lowers the score. Deterministic.

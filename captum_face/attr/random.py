@@ -15,11 +15,7 @@ __all__ = ["Random"]
 
 @method("random", family="null baseline", source="none", passes="none", null=True)
 class Random(PairAttribution):
-    """Noise in place of an explanation: every pixel's value is drawn on its own.
-
-    Args:
-        forward_func: As for every method; it is never called.
-    """
+    """Noise in place of an explanation: every pixel's value is drawn on its own."""
 
     @on_sides
     def attribute(
@@ -33,8 +29,6 @@ class Random(PairAttribution):
 
         Args:
             inputs: ``(image_a, image_b)``; only their shapes matter.
-            seed: Makes the maps repeatable; without it and ``generator``, torch's global state is used.
-            generator: The source of randomness itself, instead of ``seed``.
 
         Returns:
             ``(attr_a, attr_b)``, uniform in [-1, 1). One map is drawn for each side and shown by all

@@ -27,10 +27,6 @@ class RISE(PairAttribution):
 
     The paper divides by the expected visibility instead of the drawn one and subtracts nothing, so that its
     maps are never negative; ``centered=False`` does not subtract either.
-
-    Args:
-        forward_func: What gives the scores: a :class:`~captum_face.PairSimilarity`, or any callable
-            ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
     @on_sides
@@ -57,13 +53,6 @@ class RISE(PairAttribution):
             centered: Subtract the mean score, so that values have a sign.
             masks: Masks of your own instead, ``(n, H, W)`` or ``(n, 1, H, W)``, 1 = kept, 0 = hidden; the
                 three options that shape random masks are then not used.
-            baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of
-                the pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for
-                the two sides.
-            seed: Makes the masks repeatable; without it and ``generator``, torch's global state is used.
-            generator: The source of randomness itself, instead of ``seed``.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device, ``"auto"`` for what is measured to be cheapest.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score: how much the score lies above its mean where the pixel

@@ -24,10 +24,6 @@ class PairSaliency(_EachSide):
     """Gradient of the score (Simonyan, Vedaldi and Zisserman 2013, arXiv 1312.6034).
 
     :class:`captum.attr.Saliency` on each side.
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable.
     """
 
     @on_sides
@@ -48,10 +44,5 @@ class PairSaliency(_EachSide):
 
         Cost: for each image and partner one forward and one backward pass, and a forward pass for the
         partner.
-
-        Raises:
-            TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
-                be differentiated.
-            ValueError: bad images.
         """
         return self._on_each_side(sides, captum.attr.Saliency, {"abs": abs})

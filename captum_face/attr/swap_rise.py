@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,10 +78,6 @@ class SwapRISE(MorphingAttribution):
             patch_size: Side of a patch in pixels, or ``(height, width)``; None for 30/112 of the sides.
             n_cohort: Members of the cohort who take turns, of more so many are drawn. At most half of
                 ``n_masks``.
-            seed: Makes the maps repeatable; without it and ``generator``, torch's global state is used.
-            generator: The source of randomness itself, instead of ``seed``.
-            perturbations_per_eval: Masked images in one forward pass; memory grows with it. None for what
-                suits the device, ``"auto"`` for what is measured to be cheapest.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score, for a standard deviation of a pixel's visibility.
@@ -101,12 +98,28 @@ class SwapRISE(MorphingAttribution):
         theta = sides.threshold(threshold)
         require_position(position)
         found = self._both_questions(
-            sides, cohort, theta, n_masks, n_patches, patch_size, n_cohort, require_generator(seed, generator)
+            sides,
+            cohort=cohort,
+            threshold=theta,
+            n_masks=n_masks,
+            n_patches=n_patches,
+            patch_size=patch_size,
+            n_cohort=n_cohort,
+            seed=seed,
+            generator=generator,
         )
         return found.joined(found.positions(theta, position))
 
     @on_sides
-    def components(
+    def components(self, sides: Sides, **options: Any) -> MorphComponents:
+        """The maps of both questions before they are joined.
+
+        Options and cost are those of :meth:`attribute`, without ``position``. The threshold only says who is
+        too similar to be in the cohort.
+        """
+        return self._both_questions(sides, **options)
+
+    def _both_questions(
         self,
         sides: Sides,
         *,
@@ -118,35 +131,9 @@ class SwapRISE(MorphingAttribution):
         n_cohort: int = 16,
         seed: int | None = None,
         generator: torch.Generator | None = None,
-        perturbations_per_eval: BatchSize = None,
+        perturbations_per_eval: BatchSize = None,  # the sides heed it
     ) -> MorphComponents:
-        """The maps of both questions before they are joined.
-
-        Arguments and cost are those of :meth:`attribute`. The threshold only says who is too similar to be in
-        the cohort.
-        """
-        return self._both_questions(
-            sides,
-            cohort,
-            sides.threshold(threshold),
-            n_masks,
-            n_patches,
-            patch_size,
-            n_cohort,
-            require_generator(seed, generator),
-        )
-
-    def _both_questions(
-        self,
-        sides: Sides,
-        cohort: Tensor | str | Path | None,
-        threshold: float,
-        n_masks: int,
-        n_patches: int,
-        patch_size: int | tuple[int, int] | None,
-        n_cohort: int,
-        generator: torch.Generator | None,
-    ) -> MorphComponents:
+        theta, generator = sides.threshold(threshold), require_generator(seed, generator)
         require_positive_int(n_cohort, "n_cohort")
         if require_positive_int(n_masks, "n_masks") < 2:
             raise ValueError("expected n_masks of at least 2, got 1: one score has no difference")
@@ -171,7 +158,7 @@ class SwapRISE(MorphingAttribution):
             return for_cohort, for_partner
 
         return self._components(
-            sides, drawn, one, 2 * n_masks, n_turns=n_turns, threshold=threshold, rendered=rendered
+            sides, drawn, one, 2 * n_masks, n_turns=n_turns, threshold=theta, rendered=rendered
         )
 
 

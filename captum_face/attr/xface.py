@@ -42,10 +42,6 @@ class XFace(PairAttribution):
     Squares of 7, 14 and 28 pixels and steps of 5 on 112 x 112 images are the paper's; the width of the
     blur, and squares flush with the border where the steps don't reach it, are ours. The paper has
     distances; a distance that grows is a score that falls.
-
-    Args:
-        forward_func: What gives the scores: a :class:`~captum_face.PairSimilarity`, or any callable
-            ``(image_a, image_b) -> (N,)``. No gradients are needed.
     """
 
     @on_sides

@@ -29,10 +29,6 @@ class XSSAB(PairAttribution):
     .. math:: S_A = \operatorname{mean}_c \left| \frac{\partial}{\partial A} \sum_{k \in P}
         f_{A,k} f_{B,k} \right| - \operatorname{mean}_c \left| \frac{\partial}{\partial A}
         \sum_{k \in Q} f_{A,k} f_{B,k} \right|
-
-    Args:
-        forward_func: The :class:`~captum_face.PairSimilarity` to explain; its model must be
-            differentiable.
     """
 
     @on_sides
@@ -43,9 +39,6 @@ class XSSAB(PairAttribution):
         threshold: float | None = None,
     ) -> tuple[Tensor, ...]:
         """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
-
-        Args:
-            threshold: The threshold :math:`\\theta` in units of the score; None for the pair's own.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score per unit of brightness. Positive where the channels

@@ -102,7 +102,7 @@ class MethodOptions(Table):
 
     def rows(self) -> list[list[str]]:
         cls = get_method(self.arguments[0])
-        meaning = {"show_progress": "Show a progress bar."} | documented_arguments(cls.attribute)
+        meaning = documented_arguments(PairAttribution) | documented_arguments(cls.attribute)
         options = cls.options()
         undocumented = options.keys() - meaning.keys()
         if undocumented:
