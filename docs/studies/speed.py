@@ -56,7 +56,6 @@ from captum_face import (
     smooth,
 )
 from captum_face.attr import METHODS
-from captum_face.attr._base import first_side_alone
 from captum_face.engines.channels import (
     gradient_channel_maps_chunked,
     heaviest_channels,
@@ -65,9 +64,9 @@ from captum_face.engines.channels import (
 from captum_face.engines.masks import random_patches
 from captum_face.metrics import perturbation_curve
 from captum_face.models import load_pair
+from captum_face.pair.embedding import embed_gallery
 from captum_face.pair.passes import default_batch_size
 from captum_face.pair.speed import accelerated, images_per_pass, plan
-from captum_face.results.gallery import embed_gallery
 
 N_MASKS = 500
 
@@ -144,8 +143,8 @@ def channels_of(pair: PairSimilarity, image: Tensor, count: int) -> Callable[[],
 def masks_of(pair: PairSimilarity, images: tuple[Tensor, Tensor], count: int) -> Callable[[], object]:
     """CorrRISE of one image for so many masks, everything included."""
     masks = random_patches(count, (112, 112), generator=torch.Generator().manual_seed(0))
-    method = first_side_alone(CorrRISE(pair))
-    return lambda: method.attribute(images, masks=masks)
+    method = CorrRISE(pair)
+    return lambda: method.attribute_probe(images, masks=masks)
 
 
 def fggb(setup: Setup) -> Rows:
@@ -210,13 +209,12 @@ def tolerance(setup: Setup) -> Rows:
         return  # whole maps take too long
     errors, alike = [], []
     for images in pairs[:4]:
-        exact, bounded = (
-            FGGB(pair).attribute(images, tolerance=t, return_error_bound=True) for t in (0.0, 0.1)
-        )
-        for side in (0, 1):
-            error = float((exact[0][side] - bounded[0][side])[:, 0].norm())
-            errors.append(error / float(bounded[1][0, side]))
-            alike.append(pearson(exact[0][side], bounded[0][side]))
+        exact = FGGB(pair).attribute(images)
+        found = FGGB(pair).attribute_detailed(images, tolerance=0.1)
+        for side, (whole_map, part) in enumerate(zip(exact, found.attributions, strict=True)):
+            error = float((whole_map - part)[:, 0].norm())
+            errors.append(error / float(found.details["error_bound"][0, side]))
+            alike.append(pearson(whole_map, part))
     yield Row("error / bound at tolerance 0.1, 8 maps", errors, aim="at most 1")
     yield Row("Pearson with the exact map, 8 maps", alike, "")
 
@@ -258,13 +256,13 @@ def morphs(setup: Setup) -> Rows:
     pair, images = setup.pair, setup.images
     dimensions = pair.embed(images[0]).shape[1]
     counts = (8, 40)
-    strangers = torch.cat([images[1].flip(-1), images[1].roll(3, -1)]).repeat(8, 1, 1, 1)
-    method = MorphGradients(pair, strangers)
+    cohort = torch.cat([images[1].flip(-1), images[1].roll(3, -1)]).repeat(8, 1, 1, 1)
+    method = MorphGradients(pair, cohort)
     works = {f"fggb {n}": channels_of(pair, images[0], n) for n in counts}
     works |= {f"corrrise {n}": masks_of(pair, images, n) for n in counts}
     works["morphs"] = lambda: method.attribute(images, seed=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # these strangers are none, which costs nothing
+        warnings.simplefilter("ignore")  # a cohort of the partner's own images takes as long as any
         times = interleaved(works, setup)
     yield Row("morph gradients, a pair", times["morphs"], "s")
     for name, total in (("fggb", dimensions), ("corrrise", N_MASKS)):
@@ -321,15 +319,15 @@ def fidelity(setup: Setup) -> Rows:
 def _maps(
     pair: PairSimilarity, images: tuple[Tensor, Tensor], n_masks: int, both: bool
 ) -> dict[str, list[Tensor]]:
-    sides = slice(None) if both else slice(1)  # a large network's second map would take too long
-    methods = [METHODS["corrrise"].build(pair), *([FGGB(pair)] if both else [])]
-    if not both:
-        methods = [first_side_alone(method) for method in methods]
-    maps = {f"CorrRISE of {n_masks} masks": [*methods[0].attribute(images, n_masks=n_masks, seed=0)][sides]}
-    if both:
-        maps["FGGB"] = [*methods[1].attribute(images)]
-        maps["FGGB smoothed (sigma 5)"] = [smooth(side, 5) for side in maps["FGGB"]]
-    return maps
+    options, label = {"n_masks": n_masks, "seed": 0}, f"CorrRISE of {n_masks} masks"
+    if not both:  # a large network's second map would take too long
+        return {label: [CorrRISE(pair).attribute_probe(images, **options)]}
+    exact = FGGB(pair).attribute(images)
+    return {
+        label: [*CorrRISE(pair).attribute(images, **options)],
+        "FGGB": [*exact],
+        "FGGB smoothed (sigma 5)": [smooth(side, 5) for side in exact],
+    }
 
 
 def batch(setup: Setup) -> Rows:
@@ -367,10 +365,10 @@ def gallery(setup: Setup) -> Rows:
     cases = [
         ("FGGB", FGGB(pair), {}, known, 100),
         ("CorrRISE", CorrRISE(pair), {"seed": 0}, known, 100),
-        ("RISE", METHODS["rise"].build(pair), {"seed": 0}, known, 100),
+        ("RISE", METHODS["rise"](pair), {"seed": 0}, known, 100),
         ("xFace (single)", XFace(pair), {"variant": "single"}, known, 100),
-        ("reconstruction (bundled network)", METHODS["reconstruction"].build(drawn), {}, known_drawn, 100),
-        ("BiLRP", METHODS["bilrp"].build(pair), {}, known, 10),
+        ("reconstruction (bundled network)", METHODS["reconstruction"](drawn), {}, known_drawn, 100),
+        ("BiLRP", METHODS["bilrp"](pair), {}, known, 10),
     ]
     for name, method, options, embeddings, most in cases:
 
