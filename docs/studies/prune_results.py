@@ -21,19 +21,19 @@ from pathlib import Path
 from captum_face._files import write_whole
 
 
-def shown(docs: Path) -> tuple[dict[Path, set[str] | None], set[Path]]:
-    """What the pages show of each file, None for all of it, and the files that pages name at all."""
-    named: set[Path] = set()
-    parts: dict[Path, set[str] | None] = {}
+Parts = dict[Path, set[str] | None]
+
+
+def shown(docs: Path) -> Parts:
+    """What the pages show of each file that they name: metrics or sections, or None for all of it."""
+    parts: Parts = {}
     directive = re.compile(r"^```\{(results-table|speed-table|literalinclude)\} (\S+)(.*)$", re.MULTILINE)
     for page in sorted(docs.rglob("*.md")):
-        for kind, name, rest in directive.findall(page.read_text("utf-8")):
+        for _, name, rest in directive.findall(page.read_text("utf-8")):
             path = (docs / name[1:] if name[0] == "/" else page.parent / name).resolve()
-            named.add(path)
-            known = parts.setdefault(path, set())
-            everything = kind == "literalinclude" or not rest.split()
-            parts[path] = None if everything or known is None else known | set(rest.split())
-    return parts, named
+            known, named = parts.setdefault(path, set()), rest.split()
+            parts[path] = known | set(named) if named and known is not None else None
+    return parts
 
 
 def pruned_csv(text: str, metrics: set[str] | None) -> str:
@@ -55,21 +55,12 @@ def pruned_json(text: str, sections: set[str] | None) -> str:
     return json.dumps(kept, indent=1, allow_nan=False) + "\n"
 
 
-def prune(docs: Path) -> dict[str, tuple[int, int]]:
-    """Rewrites the files of ``docs/results``; lines before and after, by file."""
-    parts, named = shown(docs)
-    lines: dict[str, tuple[int, int]] = {}
-    for path in sorted((docs / "results").iterdir()):
-        before = path.read_text("utf-8")
-        after = before
-        if path.resolve() in named:
-            prunings = {".csv": pruned_csv, ".json": pruned_json}
-            if path.suffix in prunings:
-                after = prunings[path.suffix](before, parts[path.resolve()])
-        if after != before:
-            write_whole(path, lambda new, text=after: new.write_text(text, "utf-8"))
-        lines[path.name] = before.count("\n"), after.count("\n")
-    return lines
+def pruned(path: Path, text: str, parts: Parts) -> str:
+    """What pages show of a file's text; all of it where no page names the file."""
+    prunings = {".csv": pruned_csv, ".json": pruned_json}
+    if path.resolve() not in parts or path.suffix not in prunings:
+        return text
+    return prunings[path.suffix](text, parts[path.resolve()])
 
 
 def main() -> None:
@@ -77,10 +68,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--docs", type=Path, default=Path(__file__).resolve().parents[1])
-    docs = parser.parse_args().docs.resolve()
-    named = {path.name for path in shown(docs)[1]}
-    for name, (before, after) in prune(docs).items():
-        print(f"{name:24}{before:6} lines, kept {after:6}" + ("" if name in named else "  named by no page"))
+    docs = parser.parse_args().docs
+    parts = shown(docs)
+    for path in sorted((docs / "results").iterdir()):
+        before = path.read_text("utf-8")
+        after = pruned(path, before, parts)
+        if after != before:
+            write_whole(path, lambda new, text=after: new.write_text(text, "utf-8"))
+        unnamed = "" if path.resolve() in parts else "  named by no page"
+        print(f"{path.name:24}{before.count(chr(10)):6} lines, kept{after.count(chr(10)):6}{unnamed}")
 
 
 if __name__ == "__main__":
