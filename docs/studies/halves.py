@@ -4,9 +4,8 @@
 
 Writes ``choose.csv`` and ``report.csv``, pair lists for ``captum-face benchmark --pairs``. No person is in
 both. The name of a file up to its last number names the person (``010_2.png`` is person 010). Each half has
-the genuine pairs of its people, at most six a person, and as many impostor pairs: those of ``--pairs`` whose
-people both belong to it, and random ones.
-"""
+the genuine pairs of its people, at most six a person, and as many impostor pairs: those of ``--pairs``
+whose people both belong to it, and random ones."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
         [--n-points 24] [--study NAME]
 
 MobileFaceNet on one half of the people (see ``halves.py``); defaults were chosen on ``choose``. Printed are
-means over ``--pairs`` genuine and as many impostor pairs, by metrics of the benchmark, with standard errors.
-"""
+means over ``--pairs`` genuine and as many impostor pairs, by metrics of the benchmark, with standard
+errors."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ COLUMNS = (
     "patch_effect",
     "patch_auc",
 )
+SWAP_MASKS = (125, 250, 500)
+COHORTS = (1, 4, 8, 16, 32)
+SOFTNESSES = (None, 0.25, 0.5, 1.0, 2.0)
 
 
 @dataclass
@@ -162,7 +165,7 @@ def study_joining(pairs: list[Pair]) -> None:
 
 
 def study_cohort(pairs: list[Pair]) -> None:
-    for n in (1, 4, 8, 16, 32):
+    for n in COHORTS:
         found = components(pairs, lambda one, n=n: one.cohort[:n])
         row(f"cohort of {n}", judged(pairs, [[joined(c) for c in own] for own in found]))
     found = components(pairs, lambda one: None)
@@ -172,7 +175,7 @@ def study_cohort(pairs: list[Pair]) -> None:
 
 
 def study_softness(pairs: list[Pair]) -> None:
-    for softness in (None, 0.25, 0.5, 1.0, 2.0):
+    for softness in SOFTNESSES:
         found = components(pairs, lambda one: one.cohort, softness=softness)
         row(f"softness {softness}", judged(pairs, [[joined(c) for c in own] for own in found]))
 
@@ -194,7 +197,7 @@ def study_points(pairs: list[Pair]) -> None:
 
 
 def study_swap(pairs: list[Pair]) -> None:
-    for n_masks in (125, 250, 500):
+    for n_masks in SWAP_MASKS:
         maps = [
             [
                 SwapRISE(one.scene.pair, one.cohort).attribute_probe(

@@ -13,7 +13,9 @@ def folder(tmp_path):
     for person in range(6):
         for photo in (1, 2, 3):
             (crops / f"{person:03d}_{photo}.png").touch()
-    (tmp_path / "pairs.csv").write_text("image_a,image_b,same\n000_1.png,002_1.png,0\n000_1.png,001_1.png,0\n")
+    (tmp_path / "pairs.csv").write_text(
+        "image_a,image_b,same\n000_1.png,002_1.png,0\n000_1.png,001_1.png,0\n"
+    )
     return tmp_path
 
 
