@@ -1,8 +1,8 @@
 """Trains the bundled network: ``python docs/studies/train_synthetic.py``.
 
 The people are families of siblings who share all parts but one to three, photographed under strong
-nuisance, so the network cannot live on hair and skin colour: whoever ignores a part cannot tell the
-siblings apart that differ in it.
+nuisance. Hair and skin colour are therefore not enough: a network that ignores a part cannot tell siblings
+apart who differ in it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from captum_face.models.synthetic_net import WEIGHTS, SyntheticFaceNet
 
 __all__ = ["Settings", "evaluate", "families", "part_drops", "train"]
 
-# Seeds of people nobody is trained on; training uses seeds below it. (Generators on a CPU know 32 bits of a
-# seed, and drawing people doubles it.)
+# Seeds of people who are not in the training data, which uses seeds below it. (Generators on a CPU use
+# 32 bits of a seed, and drawing people doubles it.)
 UNSEEN = 2**30
 
 
