@@ -2,12 +2,11 @@
 
     python docs/studies/prune_results.py [--docs docs]
 
-A benchmark's ``metrics.csv`` has a row for each method, metric and subset of the pairs. Run this after results
-were made anew and copied to ``docs/results``. Of each CSV file it keeps the rows that a ``{results-table}``
-directive shows: those of the subset that a metric is meant for, of the metrics that the directive names or of
-all if it names none. Of a JSON file of ``speed.py`` it keeps the sections that a ``{speed-table}`` names. Files
-that no page names are listed and left as they are.
-"""
+A benchmark's ``metrics.csv`` has a row for each method, metric and subset of the pairs. Run this after
+results were made anew and copied to ``docs/results``. Of each CSV file it keeps the rows that a
+``{results-table}`` directive shows: those of the subset that a metric is meant for, of the metrics that the
+directive names or of all if it names none. Of a JSON file of ``speed.py`` it keeps the sections that a
+``{speed-table}`` names. Files that no page names are listed and left as they are."""
 
 from __future__ import annotations
 
@@ -19,7 +18,6 @@ import re
 from pathlib import Path
 
 from captum_face._files import write_whole
-
 
 Parts = dict[Path, set[str] | None]
 

@@ -4,26 +4,26 @@
         [--only fggb,tolerance,corrrise,morphs,precision,fidelity,batch,gallery,curves,compile,memory,leak]
         [--json FILE]
 
-``--json`` keeps what the file has of other sections and models, so that the whole can be measured in parts.
+``--json`` keeps the file's figures of other sections and models, so that the whole can be measured in
+parts.
 
-In a section everything is measured round after round, so that a noisy machine disturbs all alike; a ratio is
-taken within each round. Printed are the median over rounds and the lowest and highest.
+In a section everything is measured in each round, so that other work on the machine disturbs all alike; a
+ratio is taken within each round. Printed are the median over rounds and the lowest and highest.
 
-The floor is what a method cannot beat on this network in PyTorch: for FGGB as many input-only backward passes
-as there are channels, for CorrRISE as many forward passes as there are masks, each at the price of the batch
-size at which one sample is cheapest. It is given twice: of the model as it is, and of its twin with folded
-BatchNorm and channels last (``captum_face.pair.speed``), which the methods run. The naive loops are those of
-published re-implementations: one backward pass per channel with gradients for parameters on, one forward
-pass per mask.
+The floor is the least that a method can take on this network in PyTorch: for FGGB as many backward passes
+for the input alone as there are channels, for CorrRISE as many forward passes as there are masks, each at
+the batch size at which one sample is cheapest. It is given twice: of the model as it is, and of its
+accelerated copy with folded BatchNorm and channels last (``captum_face.pair.speed``), which the methods
+run. The naive loops are those of published re-implementations: one backward pass per channel with gradients
+for parameters on, one forward pass per mask.
 
-FGGB, CorrRISE and the loops cost the same for every channel, mask or pair, and a fixed part. So two short
-runs are timed and what a whole one takes is calculated; "calculated / measured" says how well, on a network
-that is small enough to run.
+The time of FGGB, CorrRISE and the loops is a fixed part and the same for every channel, mask or pair. So
+two short runs are timed and the time of a whole one is calculated; "calculated / measured" compares both on
+a network that is small enough.
 
-With ``--shared`` images are real, MobileFaceNet has its real weights, and iResNets, whose real weights are
-not at hand, have random ones with BatchNorm statistics of real faces. Speed does not depend on weights; what
-is said about maps of random weights says little.
-"""
+With ``--shared`` images are real, MobileFaceNet has its real weights, and iResNets have random weights with
+BatchNorm statistics of real faces. Speed does not depend on weights; figures about maps of random weights
+say little."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ from captum_face.pair.passes import default_batch_size
 from captum_face.pair.speed import accelerated, images_per_pass, plan
 
 N_MASKS = 500
+N_GALLERY, N_GALLERY_SLOW = 100, 10
 
 
 class Row(NamedTuple):
@@ -84,7 +85,7 @@ Rows = Iterator[Row]
 
 
 def interleaved(works: dict[str, Callable[[], object]], setup: Setup) -> dict[str, list[float]]:
-    """Seconds of each work in each round, after one that warms up."""
+    """Seconds of each function in each round, after one round that warms up."""
     times: dict[str, list[float]] = defaultdict(list)
     for done in range(-1, setup.rounds):
         for name, work in works.items():
@@ -354,21 +355,21 @@ def batch(setup: Setup) -> Rows:
 
 
 def gallery(setup: Setup) -> Rows:
-    """One probe against 100 gallery images and against one, beyond embedding the gallery."""
+    """One probe against many gallery images and against one, beyond embedding the gallery."""
     pair, probe = setup.pair, setup.images[0]
-    crops = torch.cat([image for images in setup.pairs(50) for image in images])[:100]
+    crops = torch.cat([image for images in setup.pairs(-(-N_GALLERY // 2)) for image in images])
     with torch.no_grad(), pair.frozen():
         known = embed_gallery(pair, crops)
     drawn = load_pair("synthetic").to(setup.device)
     with torch.no_grad(), drawn.frozen():
         known_drawn = embed_gallery(drawn, crops)
     cases = [
-        ("FGGB", FGGB(pair), {}, known, 100),
-        ("CorrRISE", CorrRISE(pair), {"seed": 0}, known, 100),
-        ("RISE", METHODS["rise"](pair), {"seed": 0}, known, 100),
-        ("xFace (single)", XFace(pair), {"variant": "single"}, known, 100),
-        ("reconstruction (bundled network)", METHODS["reconstruction"](drawn), {}, known_drawn, 100),
-        ("BiLRP", METHODS["bilrp"](pair), {}, known, 10),
+        ("FGGB", FGGB(pair), {}, known, N_GALLERY),
+        ("CorrRISE", CorrRISE(pair), {"seed": 0}, known, N_GALLERY),
+        ("RISE", METHODS["rise"](pair), {"seed": 0}, known, N_GALLERY),
+        ("xFace (single)", XFace(pair), {"variant": "single"}, known, N_GALLERY),
+        ("reconstruction (bundled network)", METHODS["reconstruction"](drawn), {}, known_drawn, N_GALLERY),
+        ("BiLRP", METHODS["bilrp"](pair), {}, known, N_GALLERY_SLOW),
     ]
     for name, method, options, embeddings, most in cases:
 
@@ -382,16 +383,16 @@ def gallery(setup: Setup) -> Rows:
         for _ in range(max(1, setup.rounds // 3)):  # whole runs: they take long, and differ little
             for k, seconds in times.items():
                 seconds.append(setup.timed(run(k)))
-        aim = "at most 1.5" if most == 100 else "at most 1.5 at K = 100"
+        aim = "at most 1.5" if most == N_GALLERY else f"at most 1.5 at K = {N_GALLERY}"
         yield Row(f"{name}: K = {most} / K = 1", over(times[most], times[1]), aim=aim)
 
 
 def curves(setup: Setup) -> Rows:
     """Deletion curves of 10 steps with 4 fills against a loop over single images."""
-    fills = ("black", "mean", "blur", "swap")
     pairs, few, n_steps = setup.pairs(10), 1, 10
     image_a, image_b = (torch.cat(side) for side in zip(*pairs, strict=True))
-    others = image_b.roll(1, 0)
+    others = image_b.roll(1, 0)  # faces of other people
+    fills: tuple[str | Tensor, ...] = ("black", "mean", "blur", others)
     maps = torch.randn(image_a.shape, generator=torch.Generator().manual_seed(0)).to(setup.device)
 
     def naive(pair: PairSimilarity) -> Tensor:
@@ -418,7 +419,6 @@ def curves(setup: Setup) -> Rows:
                     (image_a, image_b),
                     (maps, None),
                     fill=fill,
-                    others=others if fill == "swap" else None,
                     n_steps=n_steps,
                     embedded=known,
                 ).scores

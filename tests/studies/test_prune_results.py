@@ -39,4 +39,6 @@ def test_the_repository_holds_only_results_that_its_pages_show():
     for path in (DOCS / "results").iterdir():
         assert path.resolve() in parts, f"no page shows {path.name}"
         text = path.read_text("utf-8")
-        assert prune_results.pruned(path, text, parts) == text, f"run docs/studies/prune_results.py: {path.name}"
+        assert prune_results.pruned(path, text, parts) == text, (
+            f"run docs/studies/prune_results.py: {path.name}"
+        )
