@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from captum_face import MorphGradients, PairSimilarity, SwapRISE
 from captum_face.attr._morphing import MorphComponents
+from captum_face.benchmark import METRICS, Case, Scene
 from captum_face.benchmark._plan import own_seed
-from captum_face.benchmark.measures import METRICS, Case, Scene
 from captum_face.data.images import load_image
 from captum_face.engines.cohort import People, alignment, choose_cohort
 from captum_face.engines.sides import Sides
