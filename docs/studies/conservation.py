@@ -4,19 +4,18 @@
 
 Prints for each composite and network, over both sides of real pairs with |score| > 0.1:
 
-* kept: the sum of relevance at the image over the score, lowest to highest; 1 is what is wanted;
+* kept: the sum of relevance at the image over the score, lowest to highest; 1 is conservation;
 * size: the largest total absolute relevance over |score|; 1 where all relevance has one sign;
 * time: seconds for one image, everything included, on one thread;
 
-and for the default composite with other gammas how well a map tells places apart. The second face of a pair
-is changed in one known place, a part of a synthetic face or a patch of another person on a real one. Both
-maps before and after are compared, and the area under the ROC curve says whether relevance was lost in
-that place (0.5 is chance).
+and for the default composite with other gammas how well a map locates a change. The second face of a pair
+is changed in one known place, a part of a synthetic face or a patch of another person on a real one. The
+maps before and after are compared, and the area under the ROC curve says whether relevance was lost in that
+place (0.5 is chance).
 
-MobileFaceNet has its real weights, its PReLU variant the same with slopes of 0.25. Real weights of iResNets
-are not at hand: theirs are random, with BatchNorm statistics taken from real faces, so that activations are
-spread as in a trained network, but what they say about faces means nothing.
-"""
+MobileFaceNet has its real weights, and its PReLU variant the same weights with slopes of 0.25. iResNets
+have random weights with BatchNorm statistics of real faces, so that activations are spread as in a trained
+network; their maps say nothing about faces."""
 
 from __future__ import annotations
 
@@ -74,10 +73,13 @@ RULES: dict[str, Callable[[], Composite]] = {
     "gamma 1": everywhere(lambda: Gamma(1, **NONE)),
     "gamma 10": everywhere(lambda: Gamma(10, **NONE)),
 }
+# In the tables of localisation: gammas of the default composite, below the top and at it, and other rules.
+GAMMAS = ((0.5, 0.2), (0.5, 0.5), (0.1, 0.1), (1, 1), (10, 10), (math.inf, math.inf))
+COMPARED = ("gamma 10", "z-plus", "epsilon 0.25")
 
 
 def real_pairs(shared: Path) -> Iterator[Pair]:
-    """Genuine and impostor pairs by turns."""
+    """Genuine and impostor pairs alternate."""
     with open(shared / "data" / "pairs.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     sides = [[row for row in rows if row["same"] == same] for same in "10"]
@@ -201,10 +203,10 @@ def print_localisation(title: str, pair: PairSimilarity, changes: list[Change]) 
     print(f"\n{title}, {len(changes)} pairs: ROC area")
     print(f"{'composite':28}{'unchanged face':>16}{'changed face':>16}")
     methods: dict[str, Callable[[Pair], Pair]] = {}
-    for gamma, head in ((0.5, 0.2), (0.5, 0.5), (0.1, 0.1), (1, 1), (10, 10), (math.inf, math.inf)):
+    for gamma, head in GAMMAS:
         label = f"face(gamma={gamma:g}, head={head:g})"
         methods[label] = LRP(pair, composite=face(gamma, head)).attribute
-    for name in ("gamma 10", "z-plus", "epsilon 0.25"):
+    for name in COMPARED:
         methods[name] = LRP(pair, composite=RULES[name]()).attribute
     methods["FGGB"] = FGGB(pair).attribute
     for label, method in methods.items():

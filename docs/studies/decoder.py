@@ -1,12 +1,13 @@
-"""What a decoder keeps, what its channels draw, how far it agrees with gradients and LRP.
+"""Reconstruction quality of a decoder, the regions of its channels, and its agreement with gradients and
+LRP.
 
     python docs/studies/decoder.py
     python docs/studies/decoder.py --people 25 100 400 --steps 300
     python docs/studies/decoder.py --images CROPS --model mobilefacenet --weights FILE --decoder FILE
 
-Without ``--images`` on 100 rendered people whom no decoder has learned from. ``--people`` trains a decoder
-on so many of them each, to see how many are needed. The held-out people are the same for all.
-"""
+Without ``--images`` on ``--held-out`` rendered people from whom no decoder has learned. ``--people`` trains
+a decoder on each of these numbers of people, to see how many are needed. The held-out people are the same
+for all."""
 
 from __future__ import annotations
 
@@ -37,15 +38,19 @@ def fresh_faces(n: int) -> torch.Tensor:
     return synthetic.render(synthetic.sample_identities(n, 2**27), synthetic.sample_nuisance(n, 2**27, 0.5))
 
 
+SIGMAS = (0.0, 2.0, 5.0)
+KINDS = ("gradient", "lrp")
+
+
 def between_faces(pair, images, decoder, sigma):
     """How far each kind of channel maps agrees with itself on another face: what two kinds could reach."""
-    kinds: dict[str, list[torch.Tensor]] = {"decoder": [], **{kind: [] for kind in regions._CHUNKED}}
+    kinds: dict[str, list[torch.Tensor]] = {kind: [] for kind in ("decoder", *KINDS)}
     with pair.frozen():
         for image in images.split(1):
             drawn = decoder_channel_maps(decoder, pair.embed(image).detach())
             kinds["decoder"].append(regions._flat([(slice(0), drawn)], sigma))
-            for kind, chunked in regions._CHUNKED.items():
-                kinds[kind].append(regions._flat(chunked(pair, image), sigma))
+            for kind in KINDS:
+                kinds[kind].append(regions._flat(regions._CHUNKED[kind](pair, image), sigma))
     found = {}
     for kind, maps in kinds.items():
         rows = [regions._agreement(*two) for two in itertools.combinations(maps, 2)]
@@ -61,6 +66,7 @@ def main() -> None:
     parser.add_argument("--decoder")
     parser.add_argument("--people", type=int, nargs="+", default=[])
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--held-out", type=int, default=100, help="rendered people to evaluate on")
     parser.add_argument("--faces", type=int, default=8, help="for regions and agreement")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -71,7 +77,7 @@ def main() -> None:
         _, held = split_people(names, len(images), DecoderSettings())
         images, people = images[held], [names[i] for i in held]
     else:
-        images = fresh_faces(100)
+        images = fresh_faces(given.held_out)
 
     if given.people:
         for count in given.people:
@@ -93,8 +99,8 @@ def main() -> None:
         print(f"\nchannels drawn, removal {removal}, {len(chosen)} faces")
         print(channel_regions(pair, chosen, decoder=decoder, removal=removal).table())
     print(f"\n{'agreement':12}{'smoothed':>9}{'same':>8}{'other':>8}{'specific':>10}")
-    for sigma in (0.0, 2.0, 5.0):
-        for found in channel_map_agreement(pair, chosen[:4], decoder=decoder, sigma=sigma):
+    for sigma in SIGMAS:
+        for found in channel_map_agreement(pair, chosen[:4], decoder=decoder, kinds=KINDS, sigma=sigma):
             print(f"{found.kind:12}{sigma:9g}{found.same:8.2f}{found.other:8.2f}{found.specific:10.2f}")
         for kind, values in between_faces(pair, chosen[:4], decoder, sigma).items():
             print(f"{kind:12}{sigma:9g}" + "{:8.2f}{:8.2f}{:10.2f}".format(*values) + "  between faces")

@@ -1,12 +1,11 @@
-"""People in two halves: methods are chosen on the one and reported on the other.
+"""Splits people into two halves: methods are chosen on one and reported on the other.
 
     python docs/studies/halves.py --images lfw_crops [--pairs pairs.csv] --output FOLDER
 
 Writes ``choose.csv`` and ``report.csv``, pair lists for ``captum-face benchmark --pairs``. No person is in
-both. A person is what a file's name says up to its last number (``010_2.png`` is person 010). Each half has
-all genuine pairs of its people, at most six a person, and as many impostor pairs: those of ``--pairs`` whose
-people both belong to it, and random ones. Crops with a heat map painted over the face are left out.
-"""
+both. The name of a file up to its last number names the person (``010_2.png`` is person 010). Each half has
+the genuine pairs of its people, at most six a person, and as many impostor pairs: those of ``--pairs``
+whose people both belong to it, and random ones."""
 
 from __future__ import annotations
 
@@ -17,12 +16,8 @@ import random
 from pathlib import Path
 
 NAMES = ("choose", "report")
-#: Crops of the shared list that show a heat map over the face, the first of each of these people.
-PAINTED = {
-    f"{number:03d}_1.png"
-    for number in (9, 11, 15, 19, 30, 32, 33, 35, 41, 57, 62, 67, 75, 77, 80, 81, 84, 86, 92, 94, 99)
-} | {f"{number}_1.png" for number in (100, 103, 106, 108, 112, 116)}
-MOST = 6  # genuine pairs of one person: else one with ten photos is half of a list
+#: Genuine pairs of one person, at most: more would let one person decide the result.
+MOST = 6
 
 Pairs = list[tuple[str, str, int]]
 
@@ -60,7 +55,6 @@ def halves(names: list[str], listed: list[tuple[str, str]]) -> dict[str, Pairs]:
 def of_folder(images: Path, pairs: Path | None) -> dict[str, Pairs]:
     endings = (".png", ".jpg", ".jpeg")
     names = sorted(path.name for path in images.iterdir() if path.suffix.lower() in endings)
-    names = [name for name in names if name not in PAINTED]
     listed = []
     if pairs is not None:
         with open(pairs, newline="", encoding="utf-8") as file:

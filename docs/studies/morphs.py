@@ -1,11 +1,11 @@
-"""Morph gradients taken apart: strangers, joining, smoothing, softness, points, images that are not aligned.
+"""Morph gradients, one choice at a time: cohort, joining, smoothing, softness, points, alignment.
 
-    PYTHONPATH=. python docs/studies/morphs.py --shared FOLDER [--half choose] [--pairs 20]
+    python docs/studies/morphs.py --shared FOLDER [--half choose] [--pairs 20]
         [--n-points 24] [--study NAME]
 
-MobileFaceNet on one half of the people (see ``halves.py``): ``choose`` is the one that defaults were chosen
-on. Means over so many genuine and as many impostor pairs, by metrics of the benchmark, with standard errors.
-"""
+MobileFaceNet on one half of the people (see ``halves.py``); defaults were chosen on ``choose``. Printed are
+means over ``--pairs`` genuine and as many impostor pairs, by metrics of the benchmark, with standard
+errors."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from halves import PAINTED, of_folder, person
+from halves import of_folder, person
 from torch import Tensor
 from torch.nn import functional as F
 
-from captum_face import MorphGradients, SwapRISE
-from captum_face.attr._base import first_side_alone
+from captum_face import MorphGradients, PairSimilarity, SwapRISE
+from captum_face.attr._morphing import MorphComponents
+from captum_face.benchmark import METRICS, Case, Scene
 from captum_face.benchmark._plan import own_seed
-from captum_face.benchmark.measures import METRICS, Case, Scene
 from captum_face.data.images import load_image
-from captum_face.engines.cohort import People, choose_strangers
-from captum_face.engines.morphs import MorphComponents, alignment
+from captum_face.engines.cohort import People, alignment, choose_cohort
+from captum_face.engines.sides import Sides
 from captum_face.maps.signed import smooth
 from captum_face.models import load_pair
 
@@ -42,22 +42,24 @@ COLUMNS = (
     "patch_effect",
     "patch_auc",
 )
+SWAP_MASKS = (125, 250, 500)
+COHORTS = (1, 4, 8, 16, 32)
+SOFTNESSES = (None, 0.25, 0.5, 1.0, 2.0)
 
 
 @dataclass
 class Pair:
-    """A pair as a method sees it: the benchmark's scene, and other people to compare with."""
+    """A pair as the benchmark has it, with a cohort."""
 
     scene: Scene
-    strangers: Tensor
+    cohort: Tensor  #: ``(M, C, H, W)``
     n_points: int
-    more: Tensor  #: further photos of the partner's person ``(K, C, H, W)``, if there are any
 
     @cached_property
     def inputs(self) -> list[tuple[Tensor, Tensor]]:
-        """Of the pair, and for genuine ones of its patched twin."""
-        both = [self.scene.inputs]
-        return [*both, (self.scene.patched.images, both[0][1])] if self.scene.same else both
+        """The pair, and for a genuine one also the pair with patches in image A."""
+        inputs = self.scene.inputs
+        return [inputs, (self.scene.patched.images, inputs[1])] if self.scene.same else [inputs]
 
 
 def read_pairs(shared: Path, half: str, n: int, n_points: int) -> list[Pair]:
@@ -74,19 +76,10 @@ def read_pairs(shared: Path, half: str, n: int, n_points: int) -> list[Pair]:
     for a, b, same in chosen:
         seed = own_seed(0, a, b)
         options = {"threshold": THRESHOLD, "seed": seed}
-        (fill,) = choose_strangers(pair, (a, b), embeddings, people, n=1, **options)
-        others = choose_strangers(pair, (a, b), embeddings, people, n=32, without=[fill], **options)
+        (fill,) = choose_cohort(pair, (a, b), embeddings, people, n=1, **options)
+        members = choose_cohort(pair, (a, b), embeddings, people, n=32, without=[fill], **options)
         scene = Scene(pair, (images[a], images[b]), bool(same), THRESHOLD, images[fill], None, seed, False)
-        further = [path for path in sorted(folder.glob(f"{person(b)}_*.png")) if path.name not in PAINTED]
-        more = [load_image(path) for path in further if path.name not in (a, b)]
-        found.append(
-            Pair(
-                scene,
-                torch.cat([images[name] for name in others]),
-                n_points,
-                torch.cat(more) if more else images[b][:0],
-            )
-        )
+        found.append(Pair(scene, torch.cat([images[name] for name in members]), n_points))
     return found
 
 
@@ -113,12 +106,27 @@ def row(label: str, found: dict[str, tuple[float, float]]) -> None:
     print(f"{label:34}{cells}", flush=True)
 
 
-def components(pairs: list[Pair], strangers: Callable[[Pair], Tensor | None], **options) -> list[list]:
+def components_of_probe(
+    pair: PairSimilarity, cohort: Tensor | None, inputs: tuple[Tensor, Tensor], **options
+) -> MorphComponents:
+    """What :meth:`MorphGradients.components` gives for image A, without the cost of image B."""
+    sides = Sides(pair, inputs, which=(False,))
+    with pair.frozen(), torch.no_grad():
+        return MorphGradients.components.on_sides(MorphGradients(pair, cohort), sides, **options)
+
+
+def components(pairs: list[Pair], cohort: Callable[[Pair], Tensor | None], **options) -> list[list]:
     """Components of image A without smoothing, for each of a pair's inputs."""
     return [
         [
-            first_side_alone(MorphGradients(one.scene.pair, strangers(one))).components(
-                inputs, n_points=one.n_points, smoothing=0, seed=one.scene.seed, **options
+            components_of_probe(
+                one.scene.pair,
+                cohort(one),
+                inputs,
+                n_points=one.n_points,
+                smoothing=0,
+                seed=one.scene.seed,
+                **options,
             )
             for inputs in one.inputs
         ]
@@ -129,20 +137,20 @@ def components(pairs: list[Pair], strangers: Callable[[Pair], Tensor | None], **
 def joined(found: MorphComponents, position=None, sigmas=(5, 8)) -> Tensor:
     """The map of image A, joined by a number, by the rule (None) or at the place of the threshold."""
     if position == "threshold":
-        low, high = found.stranger_scores[0], found.perfect_scores[0]
+        low, high = found.cohort_scores[0], found.perfect_scores[0]
         position = float((THRESHOLD - low) / (high - low))
     above, below = (
         smooth(maps[0], sigma, keep_sum=True)
-        for maps, sigma in zip((found.strangers, found.partner), sigmas, strict=True)
+        for maps, sigma in zip((found.cohort, found.partner), sigmas, strict=True)
     )
     weight = found.positions(THRESHOLD, position)[0][:, None, None, None]
     return (1 - weight) * above + weight * below
 
 
 def study_joining(pairs: list[Pair]) -> None:
-    found = components(pairs, lambda one: one.strangers)
+    found = components(pairs, lambda one: one.cohort)
     for label, position in (
-        ("strangers alone", 0.0),
+        ("cohort alone", 0.0),
         ("partner alone", 1.0),
         ("both alike", 0.5),
         ("where the threshold lies", "threshold"),
@@ -156,19 +164,19 @@ def study_joining(pairs: list[Pair]) -> None:
         )
 
 
-def study_strangers(pairs: list[Pair]) -> None:
-    for n in (1, 4, 8, 16, 32):
-        found = components(pairs, lambda one, n=n: one.strangers[:n])
-        row(f"{n} strangers", judged(pairs, [[joined(c) for c in own] for own in found]))
+def study_cohort(pairs: list[Pair]) -> None:
+    for n in COHORTS:
+        found = components(pairs, lambda one, n=n: one.cohort[:n])
+        row(f"cohort of {n}", judged(pairs, [[joined(c) for c in own] for own in found]))
     found = components(pairs, lambda one: None)
-    row("rendered strangers", judged(pairs, [[joined(c) for c in own] for own in found]))
+    row("rendered cohort", judged(pairs, [[joined(c) for c in own] for own in found]))
     blurred = components(pairs, lambda one: smooth(one.scene.inputs[0], 11).expand(4, -1, -1, -1))
-    row("its own blurred copy", judged(pairs, [[joined(c) for c in own] for own in blurred]))
+    row("blurred copies of the image", judged(pairs, [[joined(c) for c in own] for own in blurred]))
 
 
 def study_softness(pairs: list[Pair]) -> None:
-    for softness in (None, 0.25, 0.5, 1.0, 2.0):
-        found = components(pairs, lambda one: one.strangers, softness=softness)
+    for softness in SOFTNESSES:
+        found = components(pairs, lambda one: one.cohort, softness=softness)
         row(f"softness {softness}", judged(pairs, [[joined(c) for c in own] for own in found]))
 
 
@@ -178,21 +186,23 @@ def study_points(pairs: list[Pair]) -> None:
     for n_points in (default, 2 * default, 4 * default):
         deltas: list[list[float]] = [[], []]
         for one in pairs:
-            method = first_side_alone(MorphGradients(one.scene.pair, one.strangers))
-            found = method.components(one.scene.inputs, n_points=n_points, seed=one.scene.seed)
+            scene = one.scene
+            found = components_of_probe(
+                scene.pair, one.cohort, scene.inputs, n_points=n_points, seed=scene.seed
+            )
             for maps, reference, own in zip(found[:2], found[2:4], deltas, strict=True):
                 own.append(float(maps[0].sum() - (found.scores - reference[0])))
         above, below = (statistics.fmean(d * d for d in own) ** 0.5 for own in deltas)
-        print(f"n_points {n_points:4}: from strangers {above:.3f}, from the partner {below:.3f}", flush=True)
+        print(f"n_points {n_points:4}: from the cohort {above:.3f}, from the partner {below:.3f}", flush=True)
 
 
 def study_swap(pairs: list[Pair]) -> None:
-    for n_masks in (125, 250, 500):
+    for n_masks in SWAP_MASKS:
         maps = [
             [
-                first_side_alone(SwapRISE(one.scene.pair, one.strangers)).attribute(
+                SwapRISE(one.scene.pair, one.cohort).attribute_probe(
                     inputs, n_masks=n_masks, seed=one.scene.seed
-                )[0]
+                )
                 for inputs in one.inputs
             ]
             for one in pairs
@@ -218,12 +228,12 @@ def moved(image: Tensor, how: str) -> Tensor:
 
 
 def study_alignment(pairs: list[Pair]) -> None:
-    """How well a partner lies on the mean of eight strangers, and what a morph's middle says about it."""
+    """How well a partner lies on the mean of a cohort of eight, and how the middle of a morph scores."""
     for how in ("aligned", "right 8", "right 16", "down 16", "upside down", "enlarged by half"):
         edges, middles = [], []
         for one in pairs:
             image, partner = one.scene.inputs[0], moved(one.scene.inputs[1], how)
-            edges.append(float(alignment(partner, one.strangers[:8])))
+            edges.append(float(alignment(partner, one.cohort[:8])))
             with torch.no_grad():
                 pair = one.scene.pair
                 middles.append(

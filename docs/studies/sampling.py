@@ -1,18 +1,18 @@
-"""Do other ways to draw CorrRISE's masks lower the error at equal cost, and is its stated error right?
+"""Error of CorrRISE's maps by how masks are drawn, at equal cost, and whether its stated error is right.
 
     python docs/studies/sampling.py [--shared ../shared] [--pairs 2] [--seeds 8] [--reference 20000]
 
-For the first genuine and impostor pairs of the shared folder with its MobileFaceNet, and for a synthetic pair
-with the model that ships with the package: the root mean square error over pixels and seeds of maps of 100,
-250 and 500 masks, against a map of ``--reference`` plain masks, for
+For the first genuine and impostor pairs of the shared folder with its MobileFaceNet, and for a synthetic
+pair with the model that ships with the package: the root mean square error over pixels and seeds of maps of
+100, 250 and 500 masks, against a map of ``--reference`` plain masks, for
 
 - plain: every patch anywhere, as ``random_patches`` draws;
 - antithetic: every mask is followed by its reflection through the centre of the image;
 - stratified: the masks of a run are a scrambled Sobol sequence, so that they fill the image evenly.
 
-And for plain masks what is known without a reference beside what is so: the standard error of a pixel
-``(1 - r^2) / sqrt(n - 1)`` beside the spread over seeds (means over pixels); the error relative to the map
-that ``target_error=`` looks at, beside the distance from the reference.
+And for plain masks what is estimated without a reference beside what is measured: the standard error of a
+pixel ``(1 - r^2) / sqrt(n - 1)`` beside the spread over seeds (means over pixels); the relative error that
+``target_error=`` uses, beside the distance from the reference.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Memory of a long benchmark: does it grow with the number of pairs?
 
-python docs/studies/scale.py [--pairs 2000]
+    python docs/studies/scale.py [--pairs 2000]
 
-Runs the benchmark on many synthetic pairs in a process of its own and prints the memory it holds at tenths of
-the way. What grows is the list of pairs; the records go to the disk.
-"""
+Runs the benchmark on many synthetic pairs in a process of its own and prints the memory that it holds after
+each tenth of the pairs. Only the list of pairs grows; the records go to the disk."""
 
 from __future__ import annotations
 

@@ -4,26 +4,26 @@
         [--only fggb,tolerance,corrrise,morphs,precision,fidelity,batch,gallery,curves,compile,memory,leak]
         [--json FILE]
 
-``--json`` keeps what the file has of other sections and models, so that the whole can be measured in parts.
+``--json`` keeps the file's figures of other sections and models, so that the whole can be measured in
+parts.
 
-In a section everything is measured round after round, so that a noisy machine disturbs all alike; a ratio is
-taken within each round. Printed are the median over rounds and the lowest and highest.
+In a section everything is measured in each round, so that other work on the machine disturbs all alike; a
+ratio is taken within each round. Printed are the median over rounds and the lowest and highest.
 
-The floor is what a method cannot beat on this network in PyTorch: for FGGB as many input-only backward passes
-as there are channels, for CorrRISE as many forward passes as there are masks, each at the price of the batch
-size at which one sample is cheapest. It is given twice: of the model as it is, and of its twin with folded
-BatchNorm and channels last (``captum_face.pair.speed``), which the methods run. The naive loops are those of
-published re-implementations: one backward pass per channel with gradients for parameters on, one forward
-pass per mask.
+The floor is the least that a method can take on this network in PyTorch: for FGGB as many backward passes
+for the input alone as there are channels, for CorrRISE as many forward passes as there are masks, each at
+the batch size at which one sample is cheapest. It is given twice: of the model as it is, and of its
+accelerated copy with folded BatchNorm and channels last (``captum_face.pair.speed``), which the methods
+run. The naive loops are those of published re-implementations: one backward pass per channel with gradients
+for parameters on, one forward pass per mask.
 
-FGGB, CorrRISE and the loops cost the same for every channel, mask or pair, and a fixed part. So two short
-runs are timed and what a whole one takes is calculated; "calculated / measured" says how well, on a network
-that is small enough to run.
+The time of FGGB, CorrRISE and the loops is a fixed part and the same for every channel, mask or pair. So
+two short runs are timed and the time of a whole one is calculated; "calculated / measured" compares both on
+a network that is small enough.
 
-With ``--shared`` images are real, MobileFaceNet has its real weights, and iResNets, whose real weights are
-not at hand, have random ones with BatchNorm statistics of real faces. Speed does not depend on weights; what
-is said about maps of random weights says little.
-"""
+With ``--shared`` images are real, MobileFaceNet has its real weights, and iResNets have random weights with
+BatchNorm statistics of real faces. Speed does not depend on weights; figures about maps of random weights
+say little."""
 
 from __future__ import annotations
 
@@ -56,7 +56,6 @@ from captum_face import (
     smooth,
 )
 from captum_face.attr import METHODS
-from captum_face.attr._base import first_side_alone
 from captum_face.engines.channels import (
     gradient_channel_maps_chunked,
     heaviest_channels,
@@ -65,11 +64,12 @@ from captum_face.engines.channels import (
 from captum_face.engines.masks import random_patches
 from captum_face.metrics import perturbation_curve
 from captum_face.models import load_pair
+from captum_face.pair.embedding import embed_gallery
 from captum_face.pair.passes import default_batch_size
 from captum_face.pair.speed import accelerated, images_per_pass, plan
-from captum_face.results.gallery import embed_gallery
 
 N_MASKS = 500
+N_GALLERY, N_GALLERY_SLOW = 100, 10
 
 
 class Row(NamedTuple):
@@ -85,7 +85,7 @@ Rows = Iterator[Row]
 
 
 def interleaved(works: dict[str, Callable[[], object]], setup: Setup) -> dict[str, list[float]]:
-    """Seconds of each work in each round, after one that warms up."""
+    """Seconds of each function in each round, after one round that warms up."""
     times: dict[str, list[float]] = defaultdict(list)
     for done in range(-1, setup.rounds):
         for name, work in works.items():
@@ -144,8 +144,8 @@ def channels_of(pair: PairSimilarity, image: Tensor, count: int) -> Callable[[],
 def masks_of(pair: PairSimilarity, images: tuple[Tensor, Tensor], count: int) -> Callable[[], object]:
     """CorrRISE of one image for so many masks, everything included."""
     masks = random_patches(count, (112, 112), generator=torch.Generator().manual_seed(0))
-    method = first_side_alone(CorrRISE(pair))
-    return lambda: method.attribute(images, masks=masks)
+    method = CorrRISE(pair)
+    return lambda: method.attribute_probe(images, masks=masks)
 
 
 def fggb(setup: Setup) -> Rows:
@@ -210,13 +210,12 @@ def tolerance(setup: Setup) -> Rows:
         return  # whole maps take too long
     errors, alike = [], []
     for images in pairs[:4]:
-        exact, bounded = (
-            FGGB(pair).attribute(images, tolerance=t, return_error_bound=True) for t in (0.0, 0.1)
-        )
-        for side in (0, 1):
-            error = float((exact[0][side] - bounded[0][side])[:, 0].norm())
-            errors.append(error / float(bounded[1][0, side]))
-            alike.append(pearson(exact[0][side], bounded[0][side]))
+        exact = FGGB(pair).attribute(images)
+        found = FGGB(pair).attribute_detailed(images, tolerance=0.1)
+        for side, (whole_map, part) in enumerate(zip(exact, found.attributions, strict=True)):
+            error = float((whole_map - part)[:, 0].norm())
+            errors.append(error / float(found.details["error_bound"][0, side]))
+            alike.append(pearson(whole_map, part))
     yield Row("error / bound at tolerance 0.1, 8 maps", errors, aim="at most 1")
     yield Row("Pearson with the exact map, 8 maps", alike, "")
 
@@ -258,13 +257,13 @@ def morphs(setup: Setup) -> Rows:
     pair, images = setup.pair, setup.images
     dimensions = pair.embed(images[0]).shape[1]
     counts = (8, 40)
-    strangers = torch.cat([images[1].flip(-1), images[1].roll(3, -1)]).repeat(8, 1, 1, 1)
-    method = MorphGradients(pair, strangers)
+    cohort = torch.cat([images[1].flip(-1), images[1].roll(3, -1)]).repeat(8, 1, 1, 1)
+    method = MorphGradients(pair, cohort)
     works = {f"fggb {n}": channels_of(pair, images[0], n) for n in counts}
     works |= {f"corrrise {n}": masks_of(pair, images, n) for n in counts}
     works["morphs"] = lambda: method.attribute(images, seed=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # these strangers are none, which costs nothing
+        warnings.simplefilter("ignore")  # a cohort of the partner's own images takes as long as any
         times = interleaved(works, setup)
     yield Row("morph gradients, a pair", times["morphs"], "s")
     for name, total in (("fggb", dimensions), ("corrrise", N_MASKS)):
@@ -321,15 +320,15 @@ def fidelity(setup: Setup) -> Rows:
 def _maps(
     pair: PairSimilarity, images: tuple[Tensor, Tensor], n_masks: int, both: bool
 ) -> dict[str, list[Tensor]]:
-    sides = slice(None) if both else slice(1)  # a large network's second map would take too long
-    methods = [METHODS["corrrise"].build(pair), *([FGGB(pair)] if both else [])]
-    if not both:
-        methods = [first_side_alone(method) for method in methods]
-    maps = {f"CorrRISE of {n_masks} masks": [*methods[0].attribute(images, n_masks=n_masks, seed=0)][sides]}
-    if both:
-        maps["FGGB"] = [*methods[1].attribute(images)]
-        maps["FGGB smoothed (sigma 5)"] = [smooth(side, 5) for side in maps["FGGB"]]
-    return maps
+    options, label = {"n_masks": n_masks, "seed": 0}, f"CorrRISE of {n_masks} masks"
+    if not both:  # a large network's second map would take too long
+        return {label: [CorrRISE(pair).attribute_probe(images, **options)]}
+    exact = FGGB(pair).attribute(images)
+    return {
+        label: [*CorrRISE(pair).attribute(images, **options)],
+        "FGGB": [*exact],
+        "FGGB smoothed (sigma 5)": [smooth(side, 5) for side in exact],
+    }
 
 
 def batch(setup: Setup) -> Rows:
@@ -356,21 +355,21 @@ def batch(setup: Setup) -> Rows:
 
 
 def gallery(setup: Setup) -> Rows:
-    """One probe against 100 gallery images and against one, beyond embedding the gallery."""
+    """One probe against many gallery images and against one, beyond embedding the gallery."""
     pair, probe = setup.pair, setup.images[0]
-    crops = torch.cat([image for images in setup.pairs(50) for image in images])[:100]
+    crops = torch.cat([image for images in setup.pairs(-(-N_GALLERY // 2)) for image in images])
     with torch.no_grad(), pair.frozen():
         known = embed_gallery(pair, crops)
     drawn = load_pair("synthetic").to(setup.device)
     with torch.no_grad(), drawn.frozen():
         known_drawn = embed_gallery(drawn, crops)
     cases = [
-        ("FGGB", FGGB(pair), {}, known, 100),
-        ("CorrRISE", CorrRISE(pair), {"seed": 0}, known, 100),
-        ("RISE", METHODS["rise"].build(pair), {"seed": 0}, known, 100),
-        ("xFace (single)", XFace(pair), {"variant": "single"}, known, 100),
-        ("reconstruction (bundled network)", METHODS["reconstruction"].build(drawn), {}, known_drawn, 100),
-        ("BiLRP", METHODS["bilrp"].build(pair), {}, known, 10),
+        ("FGGB", FGGB(pair), {}, known, N_GALLERY),
+        ("CorrRISE", CorrRISE(pair), {"seed": 0}, known, N_GALLERY),
+        ("RISE", METHODS["rise"](pair), {"seed": 0}, known, N_GALLERY),
+        ("xFace (single)", XFace(pair), {"variant": "single"}, known, N_GALLERY),
+        ("reconstruction (bundled network)", METHODS["reconstruction"](drawn), {}, known_drawn, N_GALLERY),
+        ("BiLRP", METHODS["bilrp"](pair), {}, known, N_GALLERY_SLOW),
     ]
     for name, method, options, embeddings, most in cases:
 
@@ -384,16 +383,16 @@ def gallery(setup: Setup) -> Rows:
         for _ in range(max(1, setup.rounds // 3)):  # whole runs: they take long, and differ little
             for k, seconds in times.items():
                 seconds.append(setup.timed(run(k)))
-        aim = "at most 1.5" if most == 100 else "at most 1.5 at K = 100"
+        aim = "at most 1.5" if most == N_GALLERY else f"at most 1.5 at K = {N_GALLERY}"
         yield Row(f"{name}: K = {most} / K = 1", over(times[most], times[1]), aim=aim)
 
 
 def curves(setup: Setup) -> Rows:
     """Deletion curves of 10 steps with 4 fills against a loop over single images."""
-    fills = ("black", "mean", "blur", "swap")
     pairs, few, n_steps = setup.pairs(10), 1, 10
     image_a, image_b = (torch.cat(side) for side in zip(*pairs, strict=True))
-    others = image_b.roll(1, 0)
+    others = image_b.roll(1, 0)  # faces of other people
+    fills: tuple[str | Tensor, ...] = ("black", "mean", "blur", others)
     maps = torch.randn(image_a.shape, generator=torch.Generator().manual_seed(0)).to(setup.device)
 
     def naive(pair: PairSimilarity) -> Tensor:
@@ -420,7 +419,6 @@ def curves(setup: Setup) -> Rows:
                     (image_a, image_b),
                     (maps, None),
                     fill=fill,
-                    others=others if fill == "swap" else None,
                     n_steps=n_steps,
                     embedded=known,
                 ).scores

@@ -68,7 +68,7 @@ class Setup:
         return self.pairs(1)[0]
 
     def pairs(self, count: int) -> list[Images]:
-        """Genuine and impostor pairs by turns, real ones where they are at hand."""
+        """Genuine and impostor pairs alternate; real ones where there is a shared folder."""
         if self.shared is None:
             generator = torch.Generator().manual_seed(0)
             drawn = torch.rand(count, 2, 1, 3, 112, 112, generator=generator).to(self.device)

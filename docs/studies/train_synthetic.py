@@ -1,8 +1,8 @@
 """Trains the bundled network: ``python docs/studies/train_synthetic.py``.
 
 The people are families of siblings who share all parts but one to three, photographed under strong
-nuisance, so the network cannot live on hair and skin colour: whoever ignores a part cannot tell the
-siblings apart that differ in it.
+nuisance. Hair and skin colour are therefore not enough: a network that ignores a part cannot tell siblings
+apart who differ in it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from captum_face.models.synthetic_net import WEIGHTS, SyntheticFaceNet
 
 __all__ = ["Settings", "evaluate", "families", "part_drops", "train"]
 
-# Seeds of people nobody is trained on; training uses seeds below it. (Generators on a CPU know 32 bits of a
-# seed, and drawing people doubles it.)
+# Seeds of people who are not in the training data, which uses seeds below it. (Generators on a CPU use
+# 32 bits of a seed, and drawing people doubles it.)
 UNSEEN = 2**30
 
 
@@ -56,7 +56,7 @@ def families(n: int, siblings: int, seed: int) -> synthetic.Identities:
     They seldom differ in what is told apart at a glance (skin, hair, beard).
     """
     ancestors = synthetic.sample_identities(n, seed).repeat(siblings)
-    strangers = synthetic.sample_identities(n * siblings, seed + 1)
+    others = synthetic.sample_identities(n * siblings, seed + 1)
     generator = torch.Generator().manual_seed(2 * seed)
     odds = torch.tensor([0.2 if p in ("skin", "hair", "beard") else 1.0 for p in synthetic.PARTS])
     order = torch.multinomial(odds.expand(n * siblings, -1), 3, generator=generator)
@@ -64,7 +64,7 @@ def families(n: int, siblings: int, seed: int) -> synthetic.Identities:
     differ = torch.zeros(n * siblings, len(odds), dtype=torch.bool)
     differ.scatter_(1, order, torch.arange(3) < count)
     vectors = {
-        part: torch.where(differ[:, [i]], strangers.vectors[part], ancestors.vectors[part])
+        part: torch.where(differ[:, [i]], others.vectors[part], ancestors.vectors[part])
         for i, part in enumerate(synthetic.PARTS)
     }
     return synthetic.Identities(vectors)
@@ -218,12 +218,12 @@ def part_drops(
         For each part, and for some pairs of parts, the mean drop of the cosine, and the share of
         accepted pairs that the exchange pushes below the threshold.
     """
-    who, strangers = (synthetic.sample_identities(people, seed + k) for k in (0, 1))
+    who, others = (synthetic.sample_identities(people, seed + k) for k in (0, 1))
     photos = [synthetic.sample_nuisance(people, seed + k, 0.5) for k in (0, 1)]
     probe = _embed(network, synthetic.render(who, photos[0]))
 
     def cosine(parts: tuple[str, ...]) -> Tensor:
-        images = synthetic.render(who.swap(strangers, parts), photos[1])
+        images = synthetic.render(who.swap(others, parts), photos[1])
         return (probe * _embed(network, images)).sum(dim=1)
 
     before = cosine(())
