@@ -1,4 +1,4 @@
-"""The versions of Captum that the package says it works with: CI runs the contract on the lowest and the newest."""
+"""The versions of Captum that the package works with: CI runs the contract on the lowest and the newest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def numbers(version):
 
 
 def test_the_range_is_stated_and_its_lowest_version_is_what_ci_runs():
-    low, high = re.search(r'"captum>=([\d.]+),<([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8")).groups()
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    low, high = re.search(r'"captum>=([\d.]+),<([\d.]+)"', text).groups()
     assert numbers(low) <= numbers(captum.__version__) < numbers(high)
     (pinned,) = re.findall(r"captum==([\d.]+)", (ROOT / ".ci" / "run").read_text("utf-8"))
     assert numbers(pinned) == numbers(low)
