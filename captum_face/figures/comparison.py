@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Protocol
@@ -86,8 +87,8 @@ def show_comparison(
     for row, explanation in enumerate(explanations):
         pictures, maps = draw.pictures_and_maps(explanation.images, explanation.attributions, sigma)
         limit = draw.saturation(maps, percentile)
-        label = explanation.method.replace("_", " ")
-        axes[row, 0].set_ylabel(textwrap.fill(label, 14), fontsize=10, parse_math=False)
+        label, small = _row_label(explanation.method)
+        axes[row, 0].set_ylabel(label, fontsize=7.5 if small else 10, parse_math=False)
         for side, panels in enumerate((axes[row, :3], axes[row, 3:])):
             heading = first.names[side] if row % _HEADINGS_EVERY == 0 else None
             draw.draw_row(panels, pictures[side], maps[side] / limit, heading)
@@ -100,3 +101,11 @@ def show_comparison(
     ]
     draw.title(figure, decision_text(first.score, first.threshold), notes)
     return figure
+
+
+def _row_label(method: str) -> tuple[str, bool]:
+    """A method's name in lines of 14 letters with its options below, and whether that asks for small letters."""
+    name, _, options = method.partition(":")
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.rpartition(".")[2]).replace("_", " ")
+    lines = [*textwrap.wrap(name, 14), *filter(None, options.split(","))]
+    return "\n".join(lines), bool(options)

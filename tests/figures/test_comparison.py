@@ -66,3 +66,20 @@ def test_rows_of_plain_data(images):
     assert "accepted as the same person" in figure.get_suptitle()
     assert [figure.axes[i].get_title() for i in (0, 3)] == ["ann", "bob"]
     assert [figure.axes[i].get_ylabel() for i in (0, 6)] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("method", "label"),
+    [
+        ("integrated_gradients_blurred", "integrated\ngradients\nblurred"),
+        ("corrrise:n_masks=100", "corrrise\nn_masks=100"),
+        (
+            "captum.attr.IntegratedGradients:n_steps=10,smooth=3",
+            "Integrated\nGradients\nn_steps=10\nsmooth=3",
+        ),
+    ],
+)
+def test_options_stand_below_the_name(method, label):
+    from captum_face.figures.comparison import _row_label
+
+    assert _row_label(method)[0] == label
