@@ -104,7 +104,7 @@ def show_comparison(
 
 
 def _row_label(method: str) -> tuple[str, bool]:
-    """A method's name in lines of 14 letters with its options below, and whether that asks for small letters."""
+    """A method's name in lines of 14 letters, its options below, and whether that asks for small letters."""
     name, _, options = method.partition(":")
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.rpartition(".")[2]).replace("_", " ")
     lines = [*textwrap.wrap(name, 14), *filter(None, options.split(","))]
