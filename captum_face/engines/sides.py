@@ -20,7 +20,7 @@ from captum_face._validation import not_differentiable, require_baselines, requi
 from captum_face.engines.masks import mask_scorer
 from captum_face.pair.passes import BatchSize, default_batch_size
 from captum_face.pair.similarity import PairSimilarity, score_pairs
-from captum_face.pair.speed import accelerated, images_per_pass, observed
+from captum_face.pair.speed import accelerated, embedding_of_copy, images_per_pass, observed
 
 __all__ = ["Side", "Sides", "gradients_enabled", "image_gradient"]
 
@@ -126,7 +126,7 @@ class Side:
         with another callable one for each mask and partner.
         """
         is_pair = isinstance(self.forward_func, PairSimilarity)
-        known = self.partner_embeddings if is_pair else None
+        known = self._rows_of(self.sides.embeddings_beside(self)) if is_pair else None
         return mask_scorer(
             self.quick if is_pair else self.forward_func,
             self.image,
@@ -191,6 +191,8 @@ class Sides:
 
     def __post_init__(self) -> None:
         self._embeddings: dict[bool, Tensor] = dict(self.known)
+        self._by_copy: dict[bool, Tensor] = {}
+        self._embedded = self.images
 
     @property
     def n_pairs(self) -> int:
@@ -226,8 +228,24 @@ class Sides:
         """One side's embeddings ``(N, D)`` or ``(1, D)``, without gradients; computed when needed."""
         if swapped not in self._embeddings:
             with observed(self.pair):
-                self._embeddings[swapped] = self.pair.embed_in_passes(self.images[swapped], self.batch_size)
+                self._embeddings[swapped] = self.pair.embed_in_passes(
+                    self._embedded[swapped], self.batch_size
+                )
         return self._embeddings[swapped]
+
+    def embeddings_beside(self, side: Side) -> Tensor:
+        """The partners' side as the accelerated copy embeds it, which embeds masked images too."""
+        swapped = not side.swapped
+        if swapped in self.known or side.quick is self.pair:
+            return self.embeddings(swapped)
+        if swapped not in self._by_copy:
+            images = self._embedded[swapped]
+            self._by_copy[swapped] = (
+                embedding_of_copy(self.pair, images, lambda: self.embeddings(swapped))
+                if len(images) == 1 and self.pair.precision == "float32"
+                else side.quick.embed_in_passes(images, self.batch_size)
+            )
+        return self._by_copy[swapped]
 
     @property
     def contributions(self) -> Tensor:
@@ -290,7 +308,9 @@ class Sides:
             for image, fill in zip(self.images, fills, strict=True)
         )
         expanded = replace(self, images=(image_a, image_b))
-        expanded._embeddings = self._embeddings  # of one image they serve all its copies
+        # Of one image they serve all its copies.
+        expanded._embeddings, expanded._by_copy = self._embeddings, self._by_copy
+        expanded._embedded = self._embedded
         return expanded, fills
 
     def images_per_pass(self, *, backward: bool = False) -> int:

@@ -28,7 +28,15 @@ from captum_face._validation import not_differentiable, require_images
 from captum_face.pair.passes import BatchSize, cheapest_batch_size, default_batch_size, digest
 from captum_face.pair.similarity import PairSimilarity
 
-__all__ = ["Plan", "accelerated", "differentiable_embeddings", "images_per_pass", "observed", "plan"]
+__all__ = [
+    "Plan",
+    "accelerated",
+    "differentiable_embeddings",
+    "embedding_of_copy",
+    "images_per_pass",
+    "observed",
+    "plan",
+]
 
 # How far the twin's embedding may lie from the model's, relative to its length.
 _TOLERANCE = 1e-5
@@ -132,9 +140,33 @@ def accelerated(
     few more when a model is seen for the first time or its weights have changed. None where there is nothing
     to gain.
     """
+    found = _compared(pair, image, embedding)
+    return pair if found is None else pair.variant(embedding_model=found[0])
+
+
+def embedding_of_copy(pair: PairSimilarity, image: Tensor, embedding: Callable[[], Tensor]) -> Tensor:
+    """What the accelerated copy gives for one image, or the model where there is none; in float32.
+
+    Scores of changed images compare them with an intact one that passed the same layers.
+
+    Args:
+        pair: The pair wrapper.
+        image: One image ``(1, C, H, W)``.
+        embedding: Gives the model's own embedding of it ``(1, D)``.
+
+    Cost: as :func:`accelerated`; the comparison gives the embedding too.
+    """
+    found = _compared(pair, image, embedding)
+    return embedding() if found is None else found[1]
+
+
+def _compared(
+    pair: PairSimilarity, image: Tensor, embedding: Callable[[], Tensor] | None
+) -> tuple[_Twin, Tensor] | None:
+    """The copy with what it gives for an image, if that is the model's embedding."""
     model = pair.embedding_model
     if isinstance(model, _Twin) or _obstacle(pair, image) is not None:
-        return pair
+        return None
     assert isinstance(model, nn.Module)
     exact = pair.in_float32()
     with torch.inference_mode(False), torch.no_grad():
@@ -155,8 +187,8 @@ def accelerated(
             known.twin, known.answers[key] = (known.twin, None) if found is None else found
             if len(known.answers) > _REMEMBERED:
                 del known.answers[next(iter(known.answers))]
-        fits = known.answers[key] is not None
-    return pair.variant(embedding_model=known.twin) if fits else pair
+        answer = known.answers[key]
+    return None if answer is None or known.twin is None else (known.twin, answer)
 
 
 def _matching(

@@ -240,7 +240,7 @@ def test_fggb_embeds_each_image_once(net, images):
 )
 def test_a_twin_is_verified_once_for_an_image_and_a_set_of_weights(net, images, name, options):
     pair = Counting(net, preprocess="arcface", threshold=0.99)
-    inputs = images[0][:1], torch.cat([images[1], images[1].flip(-1), images[1].flip(-2)])
+    inputs = images[0][:1], torch.cat([images[1], images[1].flip(-1), images[1].flip(-2)])[:8]
     method = METHODS[name](pair)
     pair.taken()
     method.attribute(inputs, **options)
