@@ -89,8 +89,8 @@ class Check:
     """One check of one method; call it to run it."""
 
     name: str  #: of the check
-    run: Callable[[_Case], None]
-    case: _Case
+    run: Callable[[Any], None]  #: raises if the method breaks the rule
+    case: Any  #: the method under test
 
     def __call__(self) -> None:
         """Runs the check.
@@ -112,7 +112,7 @@ def method_checks(method: type[PairAttribution], options: dict[str, Any] | None 
     """The contract as one check a rule, for pytest's ``parametrize``.
 
     Args:
-        method: The class, under :func:`~captum_face.attr.method`.
+        method: The class, under :func:`~captum_face.method`.
         options: Options of its ``attribute`` that make it quick on images of 18 x 14 pixels; a ``seed`` for
             methods that draw.
     """
@@ -123,7 +123,7 @@ def check_method(method: type[PairAttribution], options: dict[str, Any] | None =
     """Runs the contract on a class, as scikit-learn's ``check_estimator`` does on an estimator.
 
     Args:
-        method: The class, under :func:`~captum_face.attr.method`.
+        method: The class, under :func:`~captum_face.method`.
         options: As for :func:`method_checks`.
 
     Raises:
@@ -532,7 +532,7 @@ def _captums_tools(case: _Case) -> None:
 
 
 #: Every rule of the contract, by name.
-CHECKS: dict[str, Callable[[_Case], None]] = {
+CHECKS: dict[str, Callable[[Any], None]] = {
     check.__name__.removeprefix("_"): check
     for check in (
         _registered,

@@ -39,7 +39,6 @@ myst_heading_anchors = 3
 
 autodoc_inherit_docstrings = False  # torch's own texts on forward() and extra_repr() say nothing here
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_custom_sections = ["Cost", "Shape"]
@@ -49,9 +48,12 @@ napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|nn|captum|matplotlib|numpy|PIL|pathlib|collections|typing|inspect|types)\..*"),
-    ("py:.*", r"Tensor|Module|Path|Side|BatchSize|Baselines|.*\.weights\.Model"),
+    ("py:.*", r"T|Tensor|Module|Path|Side|BatchSize|Baselines|.*\.weights\.Model"),
     ("py:.*", r"zennit\..*|Composite|Canonizer"),
-    ("py:(meth|attr)", r"attribute|PairSimilarity\.against|OnnxEmbedding\.fixed_batch"),
+    (
+        "py:(meth|attr)",
+        r"attribute|PairAttribution\.attribute|PairSimilarity\.against|OnnxEmbedding\.fixed_batch",
+    ),
 ]
 
 plot_working_directory = str(HERE / "figures")  # where scripts find common.py

@@ -83,7 +83,7 @@ class PairAttribution(Attribution):
     r"""Base of the methods that explain a pair of images.
 
     A method defines ``attribute(self, sides, *, options)`` under :func:`on_sides`, and stands under
-    :func:`~captum_face.attr.method`, which registers it.
+    :func:`~captum_face.method`, which registers it.
 
     Shared by all methods:
 
@@ -120,8 +120,7 @@ class PairAttribution(Attribution):
     family: ClassVar[str] = ""  #: ``"feature-guided"``, ``"gradient"``, ``"occlusion"`` or another
     passes: ClassVar[str] = ""  #: forward and backward passes for a pair, D = embedding size
     source: ClassVar[str] = ""  #: the publication
-    #: What it needs at least: ``"gradients"``, ``"embeddings"`` or ``"scores alone"``.
-    needs: ClassVar[str] = "scores alone"
+    needs: ClassVar[str] = "scores alone"  #: or ``"embeddings"``, or ``"gradients"``: what it needs at least
     null: ClassVar[bool] = False  #: whether it explains nothing, and stands in tables for comparison
     argues: ClassVar[str | None] = None  #: a null baseline that argues ``"for"`` a match, whatever is asked
     float32: ClassVar[bool] = False  #: whether the model computes in float32, whatever the pair's precision

@@ -76,8 +76,8 @@ class CorrRISE(PairAttribution):
             ``(attr_a, attr_b)`` in [-1, 1]. All images of a call are seen through the same masks, so that
             a batch gives what its items give with the same seed, and swapping A and B swaps the maps.
 
-            :meth:`attribute_detailed` gives ``details["n_masks"]`` ``(N, 2)`` int64, the masks that each
-            pair's maps come from.
+            :meth:`~captum_face.PairAttribution.attribute_detailed` gives ``details["n_masks"]`` ``(N, 2)``
+            int64, the masks that each pair's maps come from.
 
         Cost: for each image ``n_masks`` forward passes and one for its partner, no backward pass. With a
         :class:`~captum_face.PairSimilarity` an image that stands against N others is masked once; with

@@ -23,7 +23,7 @@ from captum_face.engines.one_image import NormalisedBy
 from captum_face.engines.sides import Sides
 from captum_face.pair.scores import unit
 
-__all__ = ["RECTIFIERS", "PairDeepLift"]
+__all__ = ["PairDeepLift"]
 
 #: What guided backpropagation calls a rectifier.
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.LeakyReLU, nn.RReLU)

@@ -26,7 +26,7 @@ from captum_face.engines.sides import Side, Sides, gradients_enabled, require_pa
 from captum_face.maps.signed import smooth
 from captum_face.pair.similarity import PairSimilarity
 
-__all__ = ["EachSide", "captum_method", "captum_options", "require_layer"]
+__all__ = ["EachSide"]
 
 #: Baselines that :class:`EachSide` knows by name.
 BASELINES = ("black", "blurred", "partner")

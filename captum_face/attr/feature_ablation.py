@@ -38,7 +38,7 @@ class PairFeatureAblation(PairAttribution):
 
         Args:
             feature_mask: Integers ``(H, W)``: pixels of one number go together. None for the
-                :func:`~captum_face.maps.regions.face_regions` of aligned 112 x 112 crops, and for a grid of 7
+                :func:`~captum_face.maps.face_regions` of aligned 112 x 112 crops, and for a grid of 7
                 by 7 cells on images of another size.
 
         Returns:

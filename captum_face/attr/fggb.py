@@ -69,10 +69,10 @@ class FGGB(PairAttribution):
             ``(attr_a, attr_b)``, unbounded: the size of a value has no unit, its sign has a meaning, and
             both maps of a pair share one scale. Deterministic.
 
-            :meth:`attribute_detailed` gives ``details["error_bound"]`` ``(N, 2)``: for both images of each
-            pair, the sum of the absolute weights left out. Every channel map has unit
-            L2 norm, so the L2 norm over pixels of a map's difference from that of ``tolerance=0`` is at
-            most that.
+            :meth:`~captum_face.PairAttribution.attribute_detailed` gives ``details["error_bound"]`` ``(N,
+            2)``: for both images of each pair, the sum of the absolute weights left out. Every channel map
+            has unit L2 norm, so the L2 norm over pixels of a map's difference from that of ``tolerance=0`` is
+            at most that.
 
         Cost: for each image D backward passes and ``internal_batch_size + 1`` forward passes. An image
         that stands against N others is differentiated once. A ``tolerance`` lessens D.

@@ -15,7 +15,7 @@ from captum_face.metrics.patches import Patched, paste_patches
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated
 
-__all__ = ["PATCHES", "PROTOCOL_NAMES", "Case", "Maps", "Measured", "Metric", "Scene", "require_metric"]
+__all__ = ["Case", "Measured", "Metric", "Scene"]
 
 Maps = tuple[Tensor, Tensor]
 
@@ -142,7 +142,7 @@ class Metric:
     needs: str = "all"
     #: Whether it needs :attr:`Scene.member`: pixels of another person stand in or are pasted in.
     needs_member: bool = False
-    #: Which evidence it asks for: ``"similar"``, ``"dissimilar"`` (against a match) or ``"irrelevant"``.
+    #: The evidence that it asks for, ``"similar"``, ``"dissimilar"`` (against a match) or ``"irrelevant"``.
     order: str | None = None
     fill: str | None = None  #: what replaced pixels show
     mode: str | None = None  #: of a curve, ``"deletion"`` or ``"insertion"``

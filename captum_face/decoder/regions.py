@@ -72,7 +72,7 @@ def channel_regions(
     Args:
         pair: The model.
         images: Faces ``(N, C, 112, 112)`` in [0, 1], aligned to the template of
-            :mod:`captum_face.maps.regions`; what the channels draw is averaged over them.
+            :func:`~captum_face.maps.face_regions`; what the channels draw is averaged over them.
         decoder: The model's decoder or the file of one; None for the bundled model's.
         removal: A removed channel becomes ``"zero"`` or its ``"mean"``.
         directions: Look at so many principal directions of the images' embeddings instead of at channels:

@@ -89,7 +89,10 @@ class NormalisedBy(nn.Module):
 
 
 def score_of_one_image(side: Side) -> Callable[[Tensor], Tensor]:
-    """The score of images in place of a side's own, against its single partner (:meth:`Side.each`)."""
+    """The score of images in place of a side's own, against its single partner.
+
+    :meth:`~captum_face.engines.sides.Side.each` gives such sides.
+    """
     if isinstance(side.forward_func, PairSimilarity):
         return _OneImage(side.pair, side.partner_embeddings, side.swapped)
 

@@ -122,8 +122,7 @@ class Side:
             baseline: What hidden pixels show: a number, ``(1, C, H, W)``, or one image for each mask.
 
         Cost: with a :class:`~captum_face.PairSimilarity` a forward pass for each mask, shared by all
-            partners;
-        with another callable one for each mask and partner.
+        partners; with another callable one for each mask and partner.
         """
         is_pair = isinstance(self.forward_func, PairSimilarity)
         known = self._rows_of(self.sides.embeddings_beside(self)) if is_pair else None
@@ -196,7 +195,7 @@ class Sides:
 
     @property
     def n_pairs(self) -> int:
-        """N: the larger of both batches."""
+        """How many pairs there are, which is the larger of both batches."""
         return max(len(image) for image in self.images)
 
     @property

@@ -57,7 +57,7 @@ class OnnxEmbedding(nn.Module):
 
     @property
     def unwrapped(self) -> nn.Module:
-        """The network inside: what LRP propagates through, one image at a time."""
+        """The network inside, which LRP propagates through, one image at a time."""
         return self.graph
 
     def forward(self, images: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ __all__ = [
     "require_batch_size",
 ]
 
-#: What a caller may say about the images in one pass: a number, a measurement, or nothing.
+#: What a caller may say about the images in one pass, a number, a measurement (``"auto"``) or nothing.
 BatchSize = int | Literal["auto"] | None
 
 #: What methods call the images in one pass, after Captum, and what each counts.

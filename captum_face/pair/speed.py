@@ -136,9 +136,8 @@ def accelerated(
         embedding: Gives the model's own embedding of it ``(1, D)`` in float32; None to have it computed.
 
     Cost: a forward pass of the model without ``embedding``, and one of the copy for an image that is new to
-        it; a
-    few more when a model is seen for the first time or its weights have changed. None where there is nothing
-    to gain.
+    it; a few more when a model is seen for the first time or its weights have changed. None where there is
+    nothing to gain.
     """
     found = _compared(pair, image, embedding)
     return pair if found is None else pair.variant(embedding_model=found[0])

@@ -44,7 +44,7 @@ class Explanation:
     settings: dict[str, Any]  #: the method's options, defaults included, and the pair wrapper's
     names: tuple[str, str] = ("image A", "image B")  #: what the figure calls the two images
     #: Shares of the evidence by face region for both images, see
-    #: :func:`~captum_face.maps.regions.region_shares`; None unless they are 112 x 112 pixels.
+    #: :func:`~captum_face.maps.region_shares`; None unless they are 112 x 112 pixels.
     regions: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]] | None = field(default=None)
 
     @property
