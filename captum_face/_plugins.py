@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -106,7 +107,12 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def _brings(self, point: EntryPoint) -> bool:
         """Whether what has the name is what the entry point leads to, loaded already."""
-        return _origin(self._own[point.name]) == point.value.replace(":", ".")
+        if point.module not in sys.modules:
+            return False
+        try:
+            return point.load() is self._own[point.name]
+        except Exception:  # then it is said when it is loaded
+            return False
 
     def _load(self, name: str) -> dict[str, T]:
         """What plug-ins brought so far, that of the name among it if it can be used."""
@@ -116,7 +122,9 @@ class Registry(Mapping[str, T], Generic[T]):
             try:
                 entry = point.load()
                 self.check(name, entry)
-            except Exception as error:  # whatever the code of others raises
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # whatever the code of others raises, SystemExit among it
                 del self._plugins()[name]
                 self._own = before  # without what the module registered before it proved to be broken
                 self._leave_out(point, f"{type(error).__name__}: {error}")

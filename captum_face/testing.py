@@ -30,6 +30,7 @@ from captum_face.attr.base import PairAttribution
 from captum_face.attr.registry import require_method
 from captum_face.maps.signed import split_attribution
 from captum_face.pair.passes import BATCH_OPTIONS
+from captum_face.pair.scores import Score
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.results.gallery import attribute_gallery
 
@@ -100,9 +101,10 @@ class Check:
         """
         try:
             self.run(self.case)
-        except AssertionError as error:
+        except Exception as error:  # a method may fail in any way
+            what = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
             who = self.case.method.__name__
-            raise AssertionError(f"{who} breaks the contract, {self.name}: {error}") from error
+            raise AssertionError(f"{who} breaks the contract, {self.name}: {what}") from error
 
     def __str__(self) -> str:
         return f"{self.case.method.name}-{self.name}"
@@ -180,6 +182,20 @@ class _Before(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(self.change(x))
+
+
+class _Leaning(Score):
+    """A score of which image A and image B are not alike."""
+
+    name = "leaning"
+
+    def compare(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        return (5 * emb_a).tanh() * emb_b
+
+
+class _LeaningBack(_Leaning):
+    def compare(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        return super().compare(emb_b, emb_a)
 
 
 def _expect(condition: object, message: str) -> None:
@@ -354,17 +370,43 @@ def _precision(case: _Case) -> None:
             _expect(worst <= tolerance, f"expected a batch to give its items' maps, got {worst:.2g} apart")
 
 
+def _sides(case: _Case) -> None:
+    """Exchanged images give exchanged maps, also under a score of which A and B are not alike."""
+    if case.method.null:
+        return
+    a, b = case.images
+    for score, turned in (("cosine", "cosine"), (_Leaning(), _LeaningBack())):
+        pair, other = (PairSimilarity(small_net().eval(), score=s, threshold=0.2) for s in (score, turned))
+        want = case.attribute(pair, (a, b))[::-1]
+        _expect_close(case.attribute(other, (b, a)), want, "expected exchanged maps from exchanged images")
+
+
 def _repeatable(case: _Case) -> None:
-    """Equal calls give equal maps, without a seed or with one, and leave torch's random state alone."""
-    state = torch.get_rng_state()
-    first, second = (case.attribute(case.pair, case.images) for _ in range(2))
-    _expect(
-        all(torch.equal(x, y) for x, y in zip(first, second, strict=True)),
-        "expected the same maps again; a method that draws takes seed= and generator=",
-    )
-    _expect(torch.equal(torch.get_rng_state(), state), "expected torch's random state as it was")
+    """Equal calls give equal maps, and another seed gives others; torch's random state is left alone."""
+    maps = []
+    for global_seed in (1, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(global_seed)
+            state = torch.get_rng_state()
+            maps.append(case.attribute(case.pair, case.images))
+            _expect(torch.equal(torch.get_rng_state(), state), "expected torch's random state as it was")
+    same = all(torch.equal(x, y) for x, y in zip(*maps, strict=True))
+    _expect(same, "expected the same maps again; a method that draws takes seed= and generator=")
     options = case.method.options()
     _expect(("seed" in options) == ("generator" in options), "expected seed= and generator= together")
+    if "seed" in options:
+        other = case.attribute(case.pair, case.images, seed=case.options.get("seed", 0) + 1)
+        differ = all(not torch.equal(x, y) for x, y in zip(maps[0], other, strict=True))
+        _expect(differ, "expected other maps from another seed")
+
+
+def _inference_mode(case: _Case) -> None:
+    """Under torch.inference_mode() the maps are the same, and ordinary tensors."""
+    pair, want = case.pair, case.attribute(case.pair, case.images)
+    with torch.inference_mode():
+        got = case.attribute(pair, case.images)
+    _expect_close(got, want, "expected the same maps under inference_mode()")
+    _expect(not any(side.is_inference() for side in got), "expected tensors that autograd can use")
 
 
 def _model_as_it_was(case: _Case) -> None:
@@ -545,7 +587,9 @@ CHECKS: dict[str, Callable[[Any], None]] = {
         _batch_sizes,
         _memory,
         _precision,
+        _sides,
         _repeatable,
+        _inference_mode,
         _model_as_it_was,
         _failing_forward,
         _inputs_as_they_were,

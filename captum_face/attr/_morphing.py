@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from captum_face._validation import require_positive
 from captum_face.attr.base import PairAttribution
 from captum_face.engines.cohort import (
     cycle_members,
@@ -216,6 +217,6 @@ def require_position(position: float | None) -> float | None:
     Raises:
         ValueError: it is neither.
     """
-    if position is not None and not 0 <= position <= 1:
+    if position is not None and not 0 <= require_positive(position, "position", or_zero=True) <= 1:
         raise ValueError(f"expected position in [0, 1], from the cohort to a perfect match, got {position!r}")
     return position

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from captum_face._validation import require_pair
 from captum_face.engines.sides import Sides, require_pair_similarity
+from captum_face.pair.embedding import require_embeddings
 from captum_face.pair.passes import BATCH_OPTIONS, require_batch_size
 from captum_face.pair.similarity import frozen
 
@@ -151,6 +152,16 @@ class PairAttribution(Attribution):
         return {name for name in inspect.signature(cls).parameters if name != "forward_func"}
 
     @classmethod
+    def required(cls) -> list[str]:
+        """Those of :meth:`arguments` that have no default."""
+        parameters = inspect.signature(cls).parameters
+        return [
+            name
+            for name in cls.arguments()
+            if name in parameters and parameters[name].default is inspect.Parameter.empty
+        ]
+
+    @classmethod
     def deterministic(cls) -> bool:
         """Whether equal inputs give equal maps without a seed."""
         return "seed" not in cls.options()
@@ -190,7 +201,10 @@ class PairAttribution(Attribution):
         Returns:
             ``(N, C, H, W)``, what :meth:`attribute` gives for image A.
         """
-        known = {} if partner_embeddings is None else {True: partner_embeddings.detach()}
+        known = {}
+        if partner_embeddings is not None:
+            require_pair_similarity(self.forward_func, f"partner_embeddings of {type(self).__name__}")
+            known[True] = require_embeddings(partner_embeddings, len(require_pair(inputs)[1])).detach()
         sides = self._sides(inputs, options, show_progress, which=(False,), known=known)
         return self._run(self._on_sides(), sides, options)[0]
 
@@ -227,7 +241,8 @@ class PairAttribution(Attribution):
             )
         if not callable(self.forward_func):
             raise TypeError(f"expected forward_func to be callable, got {type(self.forward_func).__name__}")
-        size = next((options[option] for option in BATCH_OPTIONS if option in options), None)
+        own = self.batch_option()
+        size = options.get(own, self.options()[own].default) if own else None
         return Sides(
             self.forward_func,
             (image_a, image_b),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ from captum_face.attr.base import PairAttribution, on_sides
 from captum_face.engines.one_image import score_of_one_image
 from captum_face.engines.sides import Side, Sides, gradients_enabled, require_pair_similarity
 from captum_face.maps.signed import smooth
+from captum_face.pair.passes import BATCH_OPTIONS
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["EachSide"]
@@ -176,6 +178,11 @@ class EachSide(_EachSide):
         init = dict(self.init)
         if init.get("layer") is not None:
             init["layer"] = require_layer(sides.pair, init["layer"])
+        # Of what a text holds: Captum knows no "auto", and tuples where JSON has lists.
+        options = {name: _as_tuple(value) for name, value in options.items()}
+        for name in BATCH_OPTIONS.keys() & options.keys():
+            if options[name] == "auto":
+                options[name] = sides.images_per_pass(backward=name == "internal_batch_size")
         return self._on_each_side(
             sides,
             lambda forward: self.method_class(forward, **init),
@@ -193,6 +200,12 @@ def captum_options(method_class: type[captum.attr.Attribution]) -> dict[str, ins
     return {name: parameter for name, parameter in parameters.items() if name not in fixed}
 
 
+def _constructor_options(method_class: type[captum.attr.Attribution]) -> dict[str, inspect.Parameter]:
+    known = inspect.signature(method_class).parameters
+    return {name: p for name, p in known.items() if name not in ("forward_func", "model")}
+
+
+@functools.cache
 def captum_method(method_class: type[captum.attr.Attribution], name: str) -> type[EachSide]:
     """:class:`EachSide` of one class of Captum, as a method like any other.
 
@@ -219,8 +232,12 @@ def captum_method(method_class: type[captum.attr.Attribution], name: str) -> typ
 
         @classmethod
         def arguments(cls) -> set[str]:
-            known = inspect.signature(method_class).parameters
-            return {name for name in known if name not in ("forward_func", "model")}
+            return set(_constructor_options(method_class))
+
+        @classmethod
+        def required(cls) -> list[str]:
+            known = _constructor_options(method_class)
+            return [name for name, p in known.items() if p.default is p.empty]
 
     Method.name, Method.__name__, Method.__qualname__ = name, method_class.__name__, method_class.__name__
     return Method
@@ -306,6 +323,10 @@ def _baseline(baseline: Any, side: Side, sampled: bool) -> Tensor:
         return baseline.to(image)
     row = side.own_row(baseline)
     return row.expand_as(image) if isinstance(row, Tensor) else torch.full_like(image, row)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def _of_side(value: Any, side: Side) -> Any:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from captum.attr import Attribution
 from torch import Tensor
@@ -19,8 +20,9 @@ from captum_face.attr.base import PairAttribution
 from captum_face.attr.each_side import captum_method
 from captum_face.attr.registry import METHODS, get_method, null_baselines
 from captum_face.maps.signed import smooth
+from captum_face.pair.passes import digest
 
-__all__ = ["MethodSpec", "parse_methods"]
+__all__ = ["AnyMethod", "MethodSpec", "parse_methods"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class MethodSpec:
     instance: PairAttribution | None = None  #: the method itself, where a caller gave one
 
     @classmethod
-    def of(cls, method: str | type[Attribution] | PairAttribution | MethodSpec) -> MethodSpec:
+    def of(cls, method: AnyMethod) -> MethodSpec:
         """What a caller asks for.
 
         Args:
@@ -55,10 +57,11 @@ class MethodSpec:
             return method
         if isinstance(method, type):
             found = _as_pair_method(method, f"{method.__module__}.{method.__qualname__}")
-            return cls(found.name or found.__name__, found)
+            return cls(name_of(found), found)
         if isinstance(method, PairAttribution):
             instance = cast(PairAttribution, method)
-            return cls(instance.name or type(instance).__name__, type(instance), instance=instance)
+            stored = {key: value for key, value in vars(instance).items() if key != "forward_func"}
+            return cls(name_of(type(instance)), type(instance), stored, instance=instance)
         if not isinstance(method, str):
             raise TypeError(
                 "expected a method by its name, as a class or as an instance such as FGGB(pair), got "
@@ -88,8 +91,8 @@ class MethodSpec:
 
     @property
     def name(self) -> str:
-        """What the registry calls the method, or the name of its class."""
-        return self.kind.name or self.kind.__name__
+        """What the registry calls the method, or the place of its class."""
+        return name_of(self.kind)
 
     def build(self, forward_func: Any) -> PairAttribution:
         """The method on a ``forward_func``.
@@ -98,6 +101,17 @@ class MethodSpec:
             ValueError: an instance that explains another one.
         """
         if self.instance is None:
+            needed = inspect.signature(self.kind).parameters.values()
+            missing = [
+                p.name
+                for p in needed
+                if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "forward_func"
+            ]
+            missing += [name for name in self.kind.required() if name not in self.arguments]
+            if missing := [name for name in missing if name not in self.arguments]:
+                raise ValueError(
+                    f"expected {self.label} with {missing[0]}=..., which {self.name} needs, got none"
+                )
             return self.kind(forward_func, **self.arguments)
         if self.instance.forward_func is not forward_func:
             raise ValueError(
@@ -123,14 +137,14 @@ class MethodSpec:
     def cohort_option(self) -> str | None:
         """The option for which a run has to find other people; None if there is none, or it is given."""
         option = self.kind.cohort_option()
-        return None if option in {**self.options, **self.arguments} else option
+        given = {**self.arguments, **self.options}
+        return None if option is None or given.get(option) is not None else option
 
     @property
     def raw(self) -> str:
         """What rows that differ in their smoothing alone have in common."""
-        if self.instance is not None:
-            return self.label
-        return json.dumps([self.name, self.arguments, self.options], sort_keys=True, default=str)
+        which = None if self.instance is None else id(self.instance)
+        return json.dumps([self.name, which, self.arguments, self.options], sort_keys=True, default=describe)
 
     def settings(self) -> dict[str, Any]:
         """Every option with its value, defaults included, and the content of files such as decoders."""
@@ -145,23 +159,31 @@ class MethodSpec:
             for name, value in given.items()
             if isinstance(value, (str, Path)) and Path(value).is_file()
         }
+        given = {name: _jsonable(value) for name, value in given.items()}
         cohort = {self.cohort_option: "other people of the list"} if self.cohort_option else {}
         options = {**defaults, **given, **files, **cohort}
         return {"method": self.name, "options": options, "smooth": self.sigma}
 
 
-def parse_methods(methods: Iterable[str | type[Attribution] | PairAttribution]) -> list[MethodSpec]:
+#: What callers may give as a method; see :meth:`MethodSpec.of`.
+AnyMethod: TypeAlias = str | type[Attribution] | PairAttribution | MethodSpec
+
+
+def parse_methods(methods: AnyMethod | Iterable[AnyMethod]) -> list[MethodSpec]:
     """The methods that are asked for, each once, with the null baselines at the end.
 
     Args:
-        methods: As for :meth:`MethodSpec.of`, or ``"all"`` for every registered one.
+        methods: One or several, each as for :meth:`MethodSpec.of`, or ``"all"`` for every registered one.
 
     Raises:
         TypeError, ValueError: as :meth:`MethodSpec.of`; two methods of one label.
     """
     nulls = null_baselines()
     wanted: list[Any] = []
-    for method in methods:
+    single = isinstance(methods, (str, type, PairAttribution, MethodSpec)) or not isinstance(
+        methods, Iterable
+    )
+    for method in cast(Iterable[Any], [methods] if single else methods):
         wanted += list(METHODS) if isinstance(method, str) and method == "all" else [method]
     specs: dict[str, MethodSpec] = {}
     for spec in map(MethodSpec.of, [*wanted, *nulls]):
@@ -177,6 +199,8 @@ def _named(name: str) -> type[PairAttribution]:
     if "." not in name:
         return get_method(name)
     module_name, _, class_name = name.rpartition(".")
+    if not module_name or not class_name:
+        raise ValueError(f"expected a method's name or the dotted name of a class, got {name!r}")
     try:
         found = getattr(importlib.import_module(module_name), class_name, None)
     except ImportError as error:
@@ -189,12 +213,37 @@ def _named(name: str) -> type[PairAttribution]:
     return _as_pair_method(found, name)
 
 
+def name_of(kind: type[PairAttribution]) -> str:
+    """A class's own name in the registry; a subclass has none of its parent's, but its place."""
+    return str(vars(kind).get("name") or f"{kind.__module__}.{kind.__qualname__}")
+
+
+def describe(value: object) -> str:
+    """A value that JSON does not hold, so that equal values have equal texts."""
+    if isinstance(value, Tensor):
+        return f"tensor {tuple(value.shape)} {digest(value)!r}"
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    # An object's address differs from process to process.
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _jsonable(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=describe))
+
+
 def _as_pair_method(found: type, name: str) -> type[PairAttribution]:
     if issubclass(found, PairAttribution):
+        if not callable(getattr(found, "attribute", None)):
+            raise ValueError(f"expected a method, got {name}, which has no attribute()")
         return found
+    if not issubclass(found, Attribution):
+        raise ValueError(
+            f"expected a class of captum_face.PairAttribution or captum.attr.Attribution, got {name}"
+        )
     if found.__module__.startswith("captum."):
         name = f"captum.attr.{found.__name__}"
-    return captum_method(found, name)
+    return captum_method(found, name)  # type: ignore[arg-type]
 
 
 def _items(text: str) -> list[str]:

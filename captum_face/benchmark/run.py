@@ -8,7 +8,7 @@ from typing import Any
 
 from captum_face._files import write_text
 from captum_face._validation import require_choice, require_generator, require_threshold
-from captum_face.attr.spec import parse_methods
+from captum_face.attr.spec import AnyMethod, parse_methods
 from captum_face.benchmark._distribution import gathered, process
 from captum_face.benchmark._plan import Plan, make_plan
 from captum_face.benchmark._records import check_config, claimed
@@ -35,7 +35,7 @@ def benchmark(
     pairs: FacePairs,
     output: str | Path,
     *,
-    methods: str | Sequence[str] = ("all",),
+    methods: AnyMethod | Sequence[AnyMethod] = "all",
     metrics: str | Metric | Sequence[str | Metric] = (),
     protocol: str | Sequence[str] = "swap",
     threshold: float | None = None,
@@ -56,9 +56,9 @@ def benchmark(
         pairs: The pairs, such as :func:`captum_face.data.read_pairs` gives.
         output: Folder for ``config.json``, ``pairs.csv``, ``metrics.csv``, ``curves.csv``, ``report.html``
             and the records of the run.
-        methods: ``"NAME"``, ``"NAME:KEY=VALUE,..."`` with options of the method and ``smooth`` (pixels), or
-            ``"all"``. ``random`` and ``center`` are always in; ``center`` argues against the match where a
-            metric asks for such evidence.
+        methods: ``"NAME"``, ``"NAME:KEY=VALUE,..."`` with options of the method and ``smooth`` (pixels), a
+            class, an instance on ``pair``, or ``"all"``; or several of these. ``random`` and ``center`` are
+            always in; ``center`` argues against the match where a metric asks for such evidence.
         metrics: Names of :data:`~captum_face.benchmark.METRICS`, installed plug-ins among them, or a
             :class:`Metric` of your own; none for those of the protocol.
         protocol: ``"swap"``; ``"published"`` for the papers' black deletion and insertion; ``"sanity"`` for
@@ -92,7 +92,7 @@ def benchmark(
     protocols = [protocol] if isinstance(protocol, str) else list(protocol)
     for name in protocols:
         require_choice(name, PROTOCOLS, "protocol")
-    specs = parse_methods([methods] if isinstance(methods, str) else methods)
+    specs = parse_methods(methods)
     chosen = _chosen_metrics(metrics, protocols)
     require_generator(seed, None)
     for what, number in (("seed", seed), ("examples", examples)):

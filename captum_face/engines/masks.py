@@ -347,16 +347,18 @@ def mask_scorer(
     swapped: bool = False,
     baseline: float | Tensor = 0,
     partner_embeddings: Tensor | None = None,
+    accelerate: bool = True,
     perturbations_per_eval: BatchSize = None,
     progress: Callable[[int], object] | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """:func:`masked_scores` as a function of the masks, for methods that ask for more of them as they go.
 
-    The partners are embedded here, once, unless ``partner_embeddings`` ``(K, D)`` are known.
+    The partners are embedded here, once, unless ``partner_embeddings`` ``(K, D)`` are known. ``accelerate``
+    runs the accelerated copy of the model, see :func:`~captum_face.pair.speed.accelerated`.
     """
     require_batch_size(perturbations_per_eval, "perturbations_per_eval")
     if isinstance(forward_func, PairSimilarity):
-        forward_func = accelerated(forward_func, image)
+        forward_func = accelerated(forward_func, image) if accelerate else forward_func
         size = images_per_pass(perturbations_per_eval, forward_func, image)
     else:
         # Nothing to measure that would stay: any other callable has its own partner each time.

@@ -133,6 +133,7 @@ class Side:
             swapped=self.swapped,
             baseline=baseline,
             partner_embeddings=known,
+            accelerate=False,  # it is already
             perturbations_per_eval=self.sides.batch_size,
             progress=self.done,
         )
@@ -162,6 +163,11 @@ class Side:
         """Keeps a detail beside the maps, ``(K,)``: see
         :meth:`~captum_face.PairAttribution.attribute_detailed`.
         """
+        k = self.rows.stop - self.rows.start
+        if values.shape != (k,):
+            raise ValueError(
+                f"expected {name} with a value for each of {k} pair(s), got {tuple(values.shape)}"
+            )
         self.sides.note(self.swapped, name, values)
 
     def _rows_of(self, table: Tensor) -> Tensor:
@@ -274,7 +280,7 @@ class Sides:
         total = steps * sum(len(self.images[swapped]) for swapped in self.which)
         with tqdm(total=total, desc=self.name, disable=not self.show_progress) as self.bar:
             return tuple(
-                torch.cat([self._like_images(one(side)) for side in self._of(swapped)])
+                torch.cat([self._like_images(one(side), side) for side in self._of(swapped)])
                 for swapped in self.which
             )
 
@@ -314,6 +320,9 @@ class Sides:
 
     def images_per_pass(self, *, backward: bool = False) -> int:
         """How many images go through the model itself at once, for what the caller asked for."""
+        if not isinstance(self.forward_func, PairSimilarity):
+            size = self.batch_size
+            return size if isinstance(size, int) else default_batch_size(self.images[0].device)
         return images_per_pass(self.batch_size, self.pair, self.images[0][:1], backward=backward)
 
     def note(self, swapped: bool, name: str, values: Tensor) -> None:
@@ -333,8 +342,22 @@ class Sides:
             rows = slice(0, n) if len(own) == 1 else slice(index, index + 1)
             yield Side(self, image[None], partners[rows] if len(partners) > 1 else partners, rows, swapped)
 
-    def _like_images(self, maps: Tensor) -> Tensor:
-        image = self.images[0]
+    def _like_images(self, maps: object, side: Side) -> Tensor:
+        image, k = self.images[0], side.rows.stop - side.rows.start
+        height, width = self.size
+        shapes = (
+            (k, height, width),
+            (k, image.shape[1], height, width),
+            (k, 2 * image.shape[1], height, width),
+        )
+        if not isinstance(maps, Tensor) or tuple(maps.shape) not in shapes:
+            came = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+            raise ValueError(
+                f"expected maps ({k}, {height}, {width}) or ({k}, {image.shape[1]}, {height}, {width}) from "
+                f"{self.name} for an image with {k} partner(s), got {came}"
+            )
+        if not torch.isfinite(maps).all():
+            raise ValueError(f"expected finite maps from {self.name}, got NaN or infinite values")
         if maps.ndim == 3:
             maps = maps[:, None].expand(-1, image.shape[1], -1, -1)
         # Contiguous: Captum's metrics call .view() on attributions.

@@ -112,8 +112,8 @@ class _Known:
     version: list[object]  #: of the weights
     followers: list[tuple[str, str]]  #: its convolutions that a BatchNorm follows, and that
     twin: _Twin | None = None  #: shares what it need not change with the model
-    #: The twin's embedding of an image, by what the model sees of it; None where it does not take it.
-    answers: dict[Hashable, Tensor | None] = field(default_factory=dict)
+    #: The model's embedding of an image and that of its twin, None where they differ.
+    answers: dict[Hashable, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
 
 
 # It goes when the model goes.
@@ -177,16 +177,19 @@ def _compared(
             with observed(exact):
                 exact.embed(image)
             known = _KNOWN[model]
-        key = digest(exact.preprocess(image.clone())), image.device, exact.select
+        # By identity, as what a wrapper does around the model may not be hashable, and must not be kept
+        # alive.
+        key = digest(image), image.device, id(exact.preprocess), id(exact.select)
         # What changed behind the back of the version may not show in this image, or in this image alone.
-        if key not in known.answers or not _alike(known.answers[key], expected):
+        if key not in known.answers or not _alike(known.answers[key][0], expected):
             found = _matching(exact, known, model, image, expected)
-            if found is None or found[0] is not known.twin:
+            if found is not None and found[0] is not known.twin:
                 known.answers.clear()
-            known.twin, known.answers[key] = (known.twin, None) if found is None else found
+                known.twin = found[0]
+            known.answers[key] = expected, None if found is None else found[1]
             if len(known.answers) > _REMEMBERED:
                 del known.answers[next(iter(known.answers))]
-        answer = known.answers[key]
+        answer = known.answers[key][1]
     return None if answer is None or known.twin is None else (known.twin, answer)
 
 
@@ -205,8 +208,8 @@ def _matching(
     return None
 
 
-def _alike(got: Tensor | None, expected: Tensor) -> bool:
-    if got is None or got.shape != expected.shape or got.dtype != expected.dtype:
+def _alike(got: Tensor, expected: Tensor) -> bool:
+    if got.shape != expected.shape or got.dtype != expected.dtype:
         return False
     return bool((got - expected).norm() <= _TOLERANCE * expected.norm())
 

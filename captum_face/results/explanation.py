@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from captum.attr import Attribution
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from captum_face._validation import require_pair
 from captum_face.attr.base import PairAttribution
-from captum_face.attr.spec import MethodSpec
+from captum_face.attr.spec import AnyMethod, MethodSpec
 from captum_face.data.images import load_image
 from captum_face.figures.explanation import show_explanation
 from captum_face.maps.regions import TEMPLATE_SIZE, region_shares
@@ -169,7 +168,7 @@ def explain(
     pair: PairSimilarity,
     image_a: str | Path | Image.Image | Tensor,
     image_b: str | Path | Image.Image | Tensor,
-    method: str | type[Attribution] | PairAttribution | MethodSpec = "fggb",
+    method: AnyMethod = "fggb",
     *,
     names: tuple[str, str] | None = None,
     **options: Any,
@@ -233,7 +232,7 @@ def explain(
 
 def prepared_method(
     pair: PairSimilarity,
-    method: str | type[Attribution] | PairAttribution | MethodSpec,
+    method: AnyMethod,
     options: dict[str, Any],
 ) -> tuple[MethodSpec, PairAttribution, dict[str, Any]]:
     """What is asked for, the method on the pair, and the options to call it with; a seed not given is 0."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import Attribution
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -19,8 +18,7 @@ from tqdm.auto import tqdm
 
 from captum_face._files import write_whole
 from captum_face._validation import require_images, require_positive_int
-from captum_face.attr.base import PairAttribution
-from captum_face.attr.spec import MethodSpec
+from captum_face.attr.spec import AnyMethod
 from captum_face.data.faces import image_files
 from captum_face.figures.identification import show_identification
 from captum_face.maps.signed import pixel_map
@@ -151,7 +149,7 @@ def identify(
     pair: PairSimilarity,
     probe: str | Path | Image.Image | Tensor,
     gallery: str | Path | Sequence[str | Path] | Tensor,
-    method: str | type[Attribution] | PairAttribution | MethodSpec = "corrrise",
+    method: AnyMethod = "corrrise",
     *,
     top_k: int = 5,
     both: bool = False,
