@@ -154,12 +154,8 @@ class PairAttribution(Attribution):
     @classmethod
     def required(cls) -> list[str]:
         """Those of :meth:`arguments` that have no default."""
-        parameters = inspect.signature(cls).parameters
-        return [
-            name
-            for name in cls.arguments()
-            if name in parameters and parameters[name].default is inspect.Parameter.empty
-        ]
+        own = list(inspect.signature(cls).parameters.values())[1:]
+        return [p.name for p in own if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
 
     @classmethod
     def deterministic(cls) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -101,16 +100,11 @@ class MethodSpec:
             ValueError: an instance that explains another one.
         """
         if self.instance is None:
-            needed = inspect.signature(self.kind).parameters.values()
-            missing = [
-                p.name
-                for p in needed
-                if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "forward_func"
-            ]
-            missing += [name for name in self.kind.required() if name not in self.arguments]
-            if missing := [name for name in missing if name not in self.arguments]:
+            missing = [name for name in self.kind.required() if name not in self.arguments]
+            if missing:
                 raise ValueError(
-                    f"expected {self.label} with {missing[0]}=..., which {self.name} needs, got none"
+                    f"{self.name} needs its argument {missing[0]!r}: expected {self.name}:{missing[0]}=..., "
+                    f"got {self.label}"
                 )
             return self.kind(forward_func, **self.arguments)
         if self.instance.forward_func is not forward_func:

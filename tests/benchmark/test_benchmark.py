@@ -9,12 +9,13 @@ import json
 import math
 import re
 
+import captum.attr
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from captum_face import FGGB, METHODS, PairSimilarity
+from captum_face import FGGB, METHODS, EachSide, PairSimilarity
 from captum_face.attr import method, on_sides
 from captum_face.attr.spec import parse_methods
 from captum_face.benchmark import METRICS, PROTOCOLS, benchmark
@@ -532,3 +533,31 @@ def test_a_probe_is_explained_once_for_all_its_pairs(photos, monkeypatch):
     assert together.value("corrrise:n_masks=50", "deletion_black", "impostor") == pytest.approx(
         (single[1] + single[2]) / 2, rel=1e-4
     )
+
+
+def test_methods_as_classes_and_as_instances(pair, pairs, tmp_path):
+    class Doubled(FGGB):
+        pass
+
+    def gradcam(layer):
+        return EachSide(pair, captum.attr.LayerGradCam, layer=layer)
+
+    run = functools.partial(benchmark, pair, pairs, metrics="deletion_swap", examples=0)
+    given, doubled = [FGGB, Doubled, gradcam("stage2")], f"{__name__}.{Doubled.__qualname__}"
+    result = run(tmp_path / "out", methods=given)
+    assert result.failures == []
+    own = {row["method"]: row["mean"] for row in rows_of(result.folder)}
+    assert own.keys() == {"fggb", doubled, "captum_face.attr.each_side.EachSide", "random", "center"}
+    named = run(tmp_path / "named", methods=["fggb", "captum.attr.LayerGradCam:layer=stage2"])
+    by_name = {row["method"].partition(":")[0]: row["mean"] for row in rows_of(named.folder)}
+    assert own["fggb"] == own[doubled] == by_name["fggb"]
+    assert own["captum_face.attr.each_side.EachSide"] == by_name["captum.attr.LayerGradCam"]
+    assert run(tmp_path / "out", methods=given).failures == []
+    with pytest.raises(ValueError, match="another run"):
+        run(tmp_path / "out", methods=[*given[:2], gradcam("stage1")])
+    # One alone is one, as a text is.
+    assert run(tmp_path / "one", methods=FGGB(pair)).failures == []
+    with pytest.raises(ValueError, match="two of the name"):
+        run(tmp_path / "two", methods=[gradcam("stage2"), gradcam("stage1")])
+    with pytest.raises(ValueError, match="got one on another"):
+        run(tmp_path / "other", methods=FGGB(load_pair("synthetic")))

@@ -163,7 +163,7 @@ def test_few_cohort_warn():
         ),
         (torch.rand(3, 12, 12), ValueError, "expected cohort of shape"),
         ([1, 2], TypeError, "expected cohort as a torch.Tensor"),
-        ("no such folder", FileNotFoundError, "expected a folder of face images"),
+        ("no such folder", FileNotFoundError, "expected a folder of images, found nothing at no such folder"),
     ],
 )
 def test_what_no_cohort_are(cohort, error, message):
