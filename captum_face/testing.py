@@ -190,7 +190,7 @@ class _Leaning(Score):
     name = "leaning"
 
     def compare(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
-        return (5 * emb_a).tanh() * emb_b
+        return emb_a * emb_b.roll(1, -1)
 
 
 class _LeaningBack(_Leaning):

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captum_face._validation import require_positive
 from captum_face.attr.base import PairAttribution
 from captum_face.engines.cohort import (
     cycle_members,
@@ -217,6 +216,9 @@ def require_position(position: float | None) -> float | None:
     Raises:
         ValueError: it is neither.
     """
-    if position is not None and not 0 <= require_positive(position, "position", or_zero=True) <= 1:
+    if position is None:
+        return None
+    number = isinstance(position, (int, float)) and not isinstance(position, bool)
+    if not number or not 0 <= position <= 1:
         raise ValueError(f"expected position in [0, 1], from the cohort to a perfect match, got {position!r}")
     return position

@@ -31,21 +31,21 @@ class DecoderReport:
     ssim: float  #: mean structural similarity in [-1, 1], higher is better
     identity: float  #: mean cosine of an image and its reconstruction
     confused: float  #: mean cosine of an image and the reconstructions of other people
-    stranger: float  #: mean cosine of the images of two people
-    stranger_95: float  #: the cosine that 95 % of such strangers stay below
+    impostor: float  #: mean cosine of the images of two people
+    impostor_95: float  #: the cosine that 95 % of such pairs stay below
     found: float  #: share of reconstructions that are nearest to an image of their own person
 
     @property
     def keeps_identity(self) -> bool:
-        """Whether an image is more like its reconstruction than nearly every stranger's image."""
-        return self.identity > self.stranger_95
+        """Whether an image and its reconstruction are more alike than nearly all impostor pairs."""
+        return self.identity > self.impostor_95
 
     def __str__(self) -> str:
         return (
             f"{self.images} held-out images of {self.people} people: PSNR {self.psnr:.1f} dB, SSIM "
             f"{self.ssim:.3f}; cosine of image and reconstruction {self.identity:.3f} (with other people's "
-            f"reconstructions {self.confused:.3f}; of images of two people {self.stranger:.3f}, 95 % below "
-            f"{self.stranger_95:.3f}); nearest to its own person {self.found:.0%} (chance "
+            f"reconstructions {self.confused:.3f}; of images of two people {self.impostor:.3f}, 95 % below "
+            f"{self.impostor_95:.3f}); nearest to its own person {self.found:.0%} (chance "
             f"{1 / self.people:.0%})"
         )
 
@@ -89,7 +89,7 @@ def evaluate_decoder(
             likeness.append(ssim(batch, pictures))
     emb, emb_drawn = torch.cat(own), torch.cat(drawn)
     cosines, other = emb_drawn @ emb.T, who[:, None] != who
-    strangers = (emb @ emb.T)[other]
+    impostors = (emb @ emb.T)[other]
     return DecoderReport(
         images=len(images),
         people=len(numbers),
@@ -97,8 +97,8 @@ def evaluate_decoder(
         ssim=float(torch.cat(likeness).mean()),
         identity=float(cosines.diagonal().mean()),
         confused=float(cosines[other].mean()),
-        stranger=float(strangers.mean()),
-        stranger_95=float(strangers.double().sort().values[int(0.95 * (len(strangers) - 1))]),
+        impostor=float(impostors.mean()),
+        impostor_95=float(impostors.double().sort().values[int(0.95 * (len(impostors) - 1))]),
         found=float((who[cosines.argmax(1)] == who).double().mean()),
     )
 
@@ -129,11 +129,11 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
 
 def warn_without_identity(report: dict[str, float]) -> None:
     """Warns where the held-out figures say that a decoder's pictures don't show the person."""
-    if report and report["identity"] <= report["stranger_95"]:
+    if report and report["identity"] <= report["impostor_95"]:
         warnings.warn(
             f"the decoder does not keep identity: the cosine of an image and its reconstruction is "
-            f"{report['identity']:.3f}, and 5 % of strangers reach {report['stranger_95']:.3f}; its maps "
-            "then explain the decoder, not the model. Train it on more people, or longer",
+            f"{report['identity']:.3f}, and 5 % of impostor pairs reach {report['impostor_95']:.3f}; its "
+            "maps then explain the decoder, not the model. Train it on more people, or longer",
             UserWarning,
             stacklevel=3,
         )

@@ -144,7 +144,8 @@ def load_decoder(path: str | Path) -> FaceDecoder:
         with safe_open(str(path), framework="pt") as file:
             facts: dict[str, Any] = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 # no mapping
-        report = facts.pop("report")
+        # Files of 0.1.0 call it "stranger".
+        report = {name.replace("stranger", "impostor"): value for name, value in facts.pop("report").items()}
         decoder = FaceDecoder(facts.pop("embedding_size"), tuple(facts.pop("image_size")), **facts)
         decoder.load_state_dict(state)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -55,18 +55,19 @@ def _fold_forward(module: fx.GraphModule, node: fx.Node) -> bool:
     scale, shift = (
         v.reshape(1, -1, *[1] * (len(shape) - 2)).expand(1, *shape[1:]) for v in _affine(_layer(module, node))
     )
-    folds: list[tuple[nn.Module, Tensor, Tensor]] = []
+    folds: list[tuple[fx.Node, Tensor, Tensor]] = []
     for consumer in consumers:
         if consumer is None:
             return False
-        layer, reshapes = consumer
-        s, t = scale, shift
+        user, reshapes = consumer
+        layer, s, t = _layer(module, user), scale, shift
         for reshape in reshapes:
             s, t = reshape(s), reshape(t)
         if s.ndim != (2 if isinstance(layer, nn.Linear) else 4) or (s.ndim == 4 and reshapes):
             return False
-        folds.append((layer, s, t))
-    for layer, s, t in folds:
+        folds.append((user, s, t))
+    for user, s, t in folds:
+        layer = _layer(module, user)
         constant = layer(t)[0]  # with the layer's own bias
         if isinstance(layer, nn.Linear):
             layer.weight = _frozen(layer.weight * s)
@@ -78,14 +79,15 @@ def _fold_forward(module: fx.GraphModule, node: fx.Node) -> bool:
             if isinstance(layer.padding, tuple) and not any(layer.padding):
                 layer.bias = _frozen(constant[:, 0, 0])
             else:
-                layer.__class__ = BiasMapConv2d
+                layer = BiasMapConv2d.of(layer)
                 layer.bias = _frozen(constant)
+                module.add_submodule(str(user.target), layer)
     _remove(module, node)
     return bool(folds)
 
 
-def _consumers(module: fx.GraphModule, node: fx.Node) -> Iterator[tuple[nn.Module, list[nn.Module]] | None]:
-    """The linear layers that use a node, with the reshapes on the way; None for any other use."""
+def _consumers(module: fx.GraphModule, node: fx.Node) -> Iterator[tuple[fx.Node, list[nn.Module]] | None]:
+    """The linear layers' nodes that use a node, with the reshapes on the way; None for any other use."""
     for user in node.users:
         layer = _layer(module, user) if user.op == "call_module" else None
         if isinstance(layer, Reshape):
@@ -93,7 +95,7 @@ def _consumers(module: fx.GraphModule, node: fx.Node) -> Iterator[tuple[nn.Modul
             for found in _consumers(module, user):
                 yield found and (found[0], [layer, *found[1]])
         elif isinstance(layer, nn.Linear) or type(layer) is nn.Conv2d:
-            yield layer, []
+            yield user, []
         else:
             yield None
 

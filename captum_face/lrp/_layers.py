@@ -29,6 +29,15 @@ class BiasMapConv2d(nn.Conv2d):
     so that it adds less at the border.
     """
 
+    @classmethod
+    def of(cls, layer: nn.Conv2d) -> BiasMapConv2d:
+        """A convolution like another, which shares its tensors."""
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+        sizes = {name: getattr(layer, name) for name in (*names, "padding_mode")}
+        same = cls(**sizes, bias=False, device="meta")
+        same.weight, same.bias = layer.weight, layer.bias
+        return same.train(layer.training)
+
     def forward(self, input: Tensor) -> Tensor:
         return self._conv_forward(input, self.weight, None) + self.bias
 

@@ -194,8 +194,8 @@ def identify(
         >>> from captum_face.data import synthetic
         >>> from captum_face.models import load_pair
         >>> pair, faces = load_pair("synthetic"), synthetic.pair(seed=1)
-        >>> strangers = torch.cat([synthetic.pair(seed=seed).image_a for seed in range(2, 5)])
-        >>> found = identify(pair, faces.image_a, torch.cat([strangers, faces.image_b]), "xssab", top_k=2)
+        >>> others = torch.cat([synthetic.pair(seed=seed).image_a for seed in range(2, 5)])
+        >>> found = identify(pair, faces.image_a, torch.cat([others, faces.image_b]), "xssab", top_k=2)
         >>> found.matches[0].name, found.maps.shape
         ('3', torch.Size([2, 112, 112]))
     """

@@ -118,9 +118,14 @@ def test_the_straight_way_is_captums(strict, images, cohort):
 
 
 @pytest.fixture(scope="module")
-def walked_once():
+def walked():
+    return {}
+
+
+@pytest.fixture
+def walked_once(walked, monkeypatch):
     """The walk along each image's morphs, computed once: smoothing and position touch only its result."""
-    walked, walk = {}, morph_gradients._path_gradients
+    walk = morph_gradients._path_gradients
 
     def remembered(side, points, starts, limit):
         key = (
@@ -134,9 +139,7 @@ def walked_once():
             walked[key] = walk(side, points, starts, limit)
         return walked[key]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(morph_gradients, "_path_gradients", remembered)
-        yield
+    monkeypatch.setattr(morph_gradients, "_path_gradients", remembered)
 
 
 @pytest.mark.usefixtures("walked_once")

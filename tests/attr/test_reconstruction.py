@@ -109,7 +109,7 @@ def test_the_decoder_may_be_a_file_or_an_option(pair, images, tmp_path):
 
 def test_a_decoder_without_identity_warns_with_the_figure(pair, images):
     decoder = small_decoder()
-    decoder.report = {"identity": 0.1, "stranger_95": 0.3}
+    decoder.report = {"identity": 0.1, "impostor_95": 0.3}
     with pytest.warns(UserWarning, match="cosine of an image and its reconstruction is 0.100"):
         Reconstruction(pair, decoder).attribute(images)
 

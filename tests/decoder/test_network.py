@@ -46,7 +46,7 @@ def test_embeddings_of_another_size_are_refused():
 
 def test_saved_and_read_again(tmp_path):
     decoder = small_decoder()
-    decoder.report = {"identity": 0.5, "stranger_95": 0.25}
+    decoder.report = {"identity": 0.5, "impostor_95": 0.25}
     decoder.mean.copy_(torch.linspace(-0.1, 0.1, 7))
     decoder.save(tmp_path / "decoder.safetensors")
     again = load_decoder(tmp_path / "decoder.safetensors")

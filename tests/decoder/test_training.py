@@ -234,8 +234,8 @@ def test_a_decoder_of_one_average_face_keeps_no_identity(pair, faces):
     report = evaluate_decoder(pair.eval(), decoder, faces)
     assert not report.keeps_identity or report.found <= 0.1
     assert report.identity == pytest.approx(report.confused, abs=0.05)
-    with pytest.warns(UserWarning, match=r"reconstruction is 0.200, and 5 % of strangers reach 0.300"):
-        warn_without_identity({"identity": 0.2, "stranger_95": 0.3})
+    with pytest.warns(UserWarning, match=r"reconstruction is 0.200, and 5 % of impostor pairs reach 0.300"):
+        warn_without_identity({"identity": 0.2, "impostor_95": 0.3})
 
 
 def test_a_perfect_decoder_scores_perfectly(pair, faces, monkeypatch):
