@@ -108,11 +108,7 @@ class MorphingAttribution(PairAttribution):
         self.cohort = cohort
 
     def _drawn(
-        self,
-        sides: Sides,
-        cohort: Tensor | str | Path | None,
-        n: int,
-        generator: torch.Generator | None,
+        self, sides: Sides, cohort: Tensor | str | Path | None, n: int, generator: torch.Generator | None
     ) -> tuple[Tensor, bool]:
         """Members of the cohort for ``n`` turns, and whether they are rendered."""
         given = self.cohort if cohort is None else cohort

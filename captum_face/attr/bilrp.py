@@ -73,12 +73,7 @@ class BiLRP(RelevanceAttribution):
         self.seed = seed
 
     @on_sides
-    def attribute(
-        self,
-        sides: Sides,
-        *,
-        internal_batch_size: BatchSize = None,
-    ) -> tuple[Tensor, ...]:
+    def attribute(self, sides: Sides, *, internal_batch_size: BatchSize = None) -> tuple[Tensor, ...]:
         r"""The marginals of the interactions: what each pixel of one image has to do with all of the other.
 
         Shapes and conventions are those of :class:`~captum_face.PairAttribution`. The marginal of
@@ -131,11 +126,7 @@ class BiLRP(RelevanceAttribution):
 
     @on_sides
     def interactions(
-        self,
-        sides: Sides,
-        *,
-        grid: tuple[int, int] = (14, 14),
-        internal_batch_size: BatchSize = None,
+        self, sides: Sides, *, grid: tuple[int, int] = (14, 14), internal_batch_size: BatchSize = None
     ) -> Tensor:
         """Joint relevance of each region of A with each region of B.
 

@@ -18,12 +18,7 @@ class Center(PairAttribution):
     """A Gaussian around the centre in place of an explanation: where an aligned face is anyway."""
 
     @on_sides
-    def attribute(
-        self,
-        sides: Sides,
-        *,
-        sigma: float = 0.25,
-    ) -> tuple[Tensor, ...]:
+    def attribute(self, sides: Sides, *, sigma: float = 0.25) -> tuple[Tensor, ...]:
         """The same Gaussian for both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:

@@ -71,10 +71,7 @@ class PairDeepLift(_EachSide):
 
     @on_sides
     def attribute(
-        self,
-        sides: Sides,
-        *,
-        baselines: str | float | Tensor | tuple[Any, Any] = "black",
+        self, sides: Sides, *, baselines: str | float | Tensor | tuple[Any, Any] = "black"
     ) -> tuple[Tensor, ...]:
         """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
@@ -99,9 +96,7 @@ class PairDeepLift(_EachSide):
         """
         _require_rules(sides.pair)
         return self._on_each_side(
-            sides,
-            lambda score: _DeepLift(NormalisedBy(score, _RescaledUnit.apply)),
-            {"baselines": baselines},
+            sides, lambda score: _DeepLift(NormalisedBy(score, _RescaledUnit.apply)), {"baselines": baselines}
         )
 
 

@@ -15,12 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_face._validation import (
-    require_baselines,
-    require_choice,
-    require_generator,
-    require_images,
-)
+from captum_face._validation import require_baselines, require_choice, require_generator, require_images
 from captum_face.attr.base import PairAttribution, on_sides
 from captum_face.engines.one_image import score_of_one_image
 from captum_face.engines.sides import Side, Sides, gradients_enabled, require_pair_similarity

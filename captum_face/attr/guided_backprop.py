@@ -36,10 +36,7 @@ class PairGuidedBackprop(_EachSide):
     """
 
     @on_sides
-    def attribute(
-        self,
-        sides: Sides,
-    ) -> tuple[Tensor, ...]:
+    def attribute(self, sides: Sides) -> tuple[Tensor, ...]:
         """Maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Returns:

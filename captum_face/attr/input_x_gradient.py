@@ -28,10 +28,7 @@ class PairInputXGradient(_EachSide):
     """
 
     @on_sides
-    def attribute(
-        self,
-        sides: Sides,
-    ) -> tuple[Tensor, ...]:
+    def attribute(self, sides: Sides) -> tuple[Tensor, ...]:
         """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Returns:

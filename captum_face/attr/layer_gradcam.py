@@ -38,9 +38,7 @@ class _LastFeatures(_EachSide):
         rule = _fixed_length_unit if fixed_length else unit
         chosen = last_feature_layer(pair, probe) if layer is None else _spatial(pair, layer, probe)
         return self._on_each_side(
-            sides,
-            lambda score: kind(NormalisedBy(score, rule), chosen),
-            {"relu_attributions": relu},
+            sides, lambda score: kind(NormalisedBy(score, rule), chosen), {"relu_attributions": relu}
         )
 
 

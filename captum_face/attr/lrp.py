@@ -105,12 +105,7 @@ class LRP(RelevanceAttribution):
     """
 
     @on_sides(convergence_delta=True)
-    def attribute(
-        self,
-        sides: Sides,
-        *,
-        internal_batch_size: BatchSize = None,
-    ) -> tuple[Tensor, ...]:
+    def attribute(self, sides: Sides, *, internal_batch_size: BatchSize = None) -> tuple[Tensor, ...]:
         """Signed relevance of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:

@@ -19,11 +19,7 @@ class Random(PairAttribution):
 
     @on_sides
     def attribute(
-        self,
-        sides: Sides,
-        *,
-        seed: int | None = None,
-        generator: torch.Generator | None = None,
+        self, sides: Sides, *, seed: int | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, ...]:
         """Random maps of both images, as :class:`~captum_face.PairAttribution` says.
 

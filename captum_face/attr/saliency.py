@@ -14,11 +14,7 @@ __all__ = ["PairSaliency"]
 
 
 @method(
-    "saliency",
-    family="gradient",
-    source="arXiv 1312.6034",
-    passes="2 backward, 4 forward",
-    needs="gradients",
+    "saliency", family="gradient", source="arXiv 1312.6034", passes="2 backward, 4 forward", needs="gradients"
 )
 class PairSaliency(_EachSide):
     """Gradient of the score (Simonyan, Vedaldi and Zisserman 2013, arXiv 1312.6034).
@@ -27,12 +23,7 @@ class PairSaliency(_EachSide):
     """
 
     @on_sides
-    def attribute(
-        self,
-        sides: Sides,
-        *,
-        abs: bool = False,
-    ) -> tuple[Tensor, ...]:
+    def attribute(self, sides: Sides, *, abs: bool = False) -> tuple[Tensor, ...]:
         """Maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Args:

@@ -13,11 +13,7 @@ __all__ = ["XSSAB"]
 
 
 @method(
-    "xssab",
-    family="gradient",
-    source="arXiv 2304.13409",
-    passes="4 backward, 4 forward",
-    needs="gradients",
+    "xssab", family="gradient", source="arXiv 2304.13409", passes="4 backward, 4 forward", needs="gradients"
 )
 class XSSAB(PairAttribution):
     r"""Similarity score argument backpropagation (Huber et al., WACV 2024, arXiv 2304.13409).
@@ -32,12 +28,7 @@ class XSSAB(PairAttribution):
     """
 
     @on_sides
-    def attribute(
-        self,
-        sides: Sides,
-        *,
-        threshold: float | None = None,
-    ) -> tuple[Tensor, ...]:
+    def attribute(self, sides: Sides, *, threshold: float | None = None) -> tuple[Tensor, ...]:
         """Signed maps of both images, as :class:`~captum_face.PairAttribution` says.
 
         Returns:

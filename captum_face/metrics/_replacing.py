@@ -10,12 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_face._validation import (
-    require_baselines,
-    require_choice,
-    require_generator,
-    require_positive_int,
-)
+from captum_face._validation import require_baselines, require_choice, require_generator, require_positive_int
 from captum_face.maps.signed import pixel_map, smooth
 from captum_face.pair.passes import in_passes
 

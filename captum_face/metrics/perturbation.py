@@ -15,12 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_face._validation import (
-    require_choice,
-    require_labels,
-    require_pair,
-    require_threshold,
-)
+from captum_face._validation import require_choice, require_labels, require_pair, require_threshold
 from captum_face.metrics._replacing import Replacing, side_map
 from captum_face.pair.embedding import embed_once
 from captum_face.pair.passes import BatchSize, require_batch_size
