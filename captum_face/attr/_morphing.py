@@ -110,7 +110,7 @@ class MorphingAttribution(PairAttribution):
     def _drawn(
         self, sides: Sides, cohort: Tensor | str | Path | None, n: int, generator: torch.Generator | None
     ) -> tuple[Tensor, bool]:
-        """Members of the cohort for ``n`` turns, and whether they are rendered."""
+        """``n`` members of the cohort, and whether they are rendered."""
         given = self.cohort if cohort is None else cohort
         return draw_cohort(require_cohort(given, sides.images), n, generator), given is None
 
@@ -121,7 +121,7 @@ class MorphingAttribution(PairAttribution):
         one: Callable[[Side], tuple[Tensor, Tensor]],
         steps: int,
         *,
-        n_turns: int,
+        n_points: int,
         threshold: float,
         rendered: bool,
     ) -> MorphComponents:
@@ -132,12 +132,12 @@ class MorphingAttribution(PairAttribution):
             drawn: The cohort, ``(M, C, H, W)``.
             one: From a side to the maps of cohort and partner, ``(K, C, H, W)`` each.
             steps: What :meth:`Side.done` counts up to for one image.
-            n_turns: Points that the cohort shares by :func:`~captum_face.engines.cohort.cycle_members`, for
+            n_points: Points that the cohort shares by :func:`~captum_face.engines.cohort.cycle_members`, for
                 whose starts the mean score stands.
             threshold: Members who score as high look like the pairs' own people.
             rendered: The cohort is no photos, and nothing is said of how photos lie on them.
         """
-        ends = Ends.of(sides, drawn, None if rendered else threshold, n_turns=n_turns, rendered=rendered)
+        ends = Ends.of(sides, drawn, None if rendered else threshold, n_points=n_points, rendered=rendered)
         maps = sides.explain(lambda side: torch.cat(one(side), 1), steps)
         above, below = zip(*(of_side.chunk(2, dim=1) for of_side in maps), strict=True)
         return MorphComponents(above, below, *ends)
@@ -157,7 +157,7 @@ class Ends(NamedTuple):
         cohort: Tensor,
         threshold: float | None,
         *,
-        n_turns: int | None = None,
+        n_points: int | None = None,
         rendered: bool = False,
     ) -> Ends:
         """Scores the ends, and warns of what makes morphs meaningless.
@@ -166,7 +166,7 @@ class Ends(NamedTuple):
             sides: What the method was handed.
             cohort: ``(M, C, H, W)``, from :func:`~captum_face.engines.cohort.draw_cohort`.
             threshold: Members who score as high look like the pairs' own people; None for no threshold.
-            n_turns: Points that the members share by :func:`~captum_face.engines.cohort.cycle_members`, for
+            n_points: Points that the members share by :func:`~captum_face.engines.cohort.cycle_members`, for
                 whose starts the mean score stands; None for one a member.
             rendered: The cohort is no photos, and nothing is said of how photos lie on it.
 
@@ -197,10 +197,10 @@ class Ends(NamedTuple):
             if threshold is not None:
                 warn_of_similar(torch.cat([*against], 1).amax(1), threshold)
             warn_unaligned(sides.images, cohort)
-        turn = cycle_members(cohort, n_turns or len(cohort))
+        members_of_points = cycle_members(cohort, n_points or len(cohort))
         n = sides.n_pairs
         return cls(
-            tuple(against[swapped][turn].mean(0).expand(n) for swapped in sides.which),
+            tuple(against[swapped][members_of_points].mean(0).expand(n) for swapped in sides.which),
             tuple(score(ends[not swapped], ends[not swapped]).expand(n) for swapped in sides.which),
             sides.scores,
         )

@@ -163,7 +163,7 @@ class MorphGradients(MorphingAttribution):
             return smooth(above, sigmas[0], keep_sum=True), smooth(torch.cat(below), sigmas[1], keep_sum=True)
 
         return self._components(
-            sides, drawn, one, 2 * n_points, n_turns=n_points, threshold=theta, rendered=rendered
+            sides, drawn, one, 2 * n_points, n_points=n_points, threshold=theta, rendered=rendered
         )
 
 

@@ -137,8 +137,8 @@ class SwapRISE(MorphingAttribution):
         )
         # Members take turns, so that each has as many masks as any other, and two at least: a single
         # score, relative to the member's mean, would say nothing.
-        n_turns = min(n_cohort, n_masks // 2)
-        drawn, rendered = self._drawn(sides, cohort, n_turns, generator)
+        n_members = min(n_cohort, n_masks // 2)
+        drawn, rendered = self._drawn(sides, cohort, n_members, generator)
         whose = cycle_members(drawn, n_masks)
 
         def one(side: Side) -> tuple[Tensor, Tensor]:
@@ -153,7 +153,7 @@ class SwapRISE(MorphingAttribution):
             return for_cohort, for_partner
 
         return self._components(
-            sides, drawn, one, 2 * n_masks, n_turns=n_turns, threshold=theta, rendered=rendered
+            sides, drawn, one, 2 * n_masks, n_points=n_members, threshold=theta, rendered=rendered
         )
 
 

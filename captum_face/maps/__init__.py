@@ -1,12 +1,10 @@
 """Signed maps: splitting by sign, smoothing, ranks, face regions."""
 
 from captum_face.maps.ranks import average_ranks, spearman
-from captum_face.maps.regions import LANDMARKS, TEMPLATE_SIZE, face_regions, region_shares
+from captum_face.maps.regions import face_regions, region_shares
 from captum_face.maps.signed import pixel_map, smooth, split_attribution
 
 __all__ = [
-    "LANDMARKS",
-    "TEMPLATE_SIZE",
     "average_ranks",
     "face_regions",
     "pixel_map",

@@ -171,7 +171,7 @@ def sensitivity(
         n_perturb_samples: Noises for each pair.
         max_examples_per_batch: As Captum's.
         seed: Decides the noise, and is the method's ``seed`` where it takes one and none is given: so a
-            random method is not charged for its own randomness.
+            random method does not lose by its own randomness.
         attribute_options: Options of the method's ``attribute``.
 
     Returns:
