@@ -14,8 +14,10 @@ from captum_face import PairSimilarity
 from captum_face.decoder import FaceDecoder
 from captum_face.testing import SmallNet, small_net
 
-# Networks this small gain nothing from a second thread, and threads that wait for a busy core cost a lot.
+# Networks this small gain nothing from a second thread, and threads that wait for a busy core cost a lot:
+# here, and in the processes that tests start.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -123,7 +123,7 @@ def test_cohort_count_as_often_as_they_have_cycle_members():
     pair = pixels()
     images = [torch.rand(1, 3, 12, 12, generator=generator(seed)) for seed in (0, 1)]
     faces = torch.rand(3, 3, 12, 12, generator=generator(2))
-    found = Ends.of(Sides(pair, (images[0], images[1])), faces, None, n_turns=5)
+    found = Ends.of(Sides(pair, (images[0], images[1])), faces, None, n_points=5)
     scores = pair(faces, images[1].expand(3, -1, -1, -1))
     expected = (scores[[0, 1, 2, 0, 1]]).mean()
     torch.testing.assert_close(found.cohort_scores[0], expected[None])
