@@ -535,13 +535,14 @@ def test_a_probe_is_explained_once_for_all_its_pairs(photos, monkeypatch):
     )
 
 
-def test_methods_as_classes_and_as_instances(pair, pairs, tmp_path):
+def test_methods_as_classes_and_as_instances(pair, tmp_path):
     class Doubled(FGGB):
         pass
 
     def gradcam(layer):
         return EachSide(pair, captum.attr.LayerGradCam, layer=layer)
 
+    pairs = synthetic_pairs(3, seed=3)
     run = functools.partial(benchmark, pair, pairs, metrics="deletion_swap", examples=0)
     given, doubled = [FGGB, Doubled, gradcam("stage2")], f"{__name__}.{Doubled.__qualname__}"
     result = run(tmp_path / "out", methods=given)
