@@ -144,8 +144,9 @@ def load_decoder(path: str | Path) -> FaceDecoder:
         with safe_open(str(path), framework="pt") as file:
             facts: dict[str, Any] = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 # no mapping
-        # Files of 0.1.0 call it "stranger".
-        report = {name.replace("stranger", "impostor"): value for name, value in facts.pop("report").items()}
+        report = facts.pop("report")
+        if report and not {"identity", "impostor_95"} <= report.keys():
+            raise ValueError("the report of another version")
         decoder = FaceDecoder(facts.pop("embedding_size"), tuple(facts.pop("image_size")), **facts)
         decoder.load_state_dict(state)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -140,3 +140,11 @@ def test_bad_options_of_channel_maps():
         next(decoder_channel_maps_chunked(small_decoder(), torch.ones(2, 7)))
     with pytest.raises(ValueError, match="internal_batch_size"):
         next(decoder_channel_maps_chunked(small_decoder(), torch.ones(1, 7), internal_batch_size=0))
+
+
+def test_a_report_of_another_version_is_refused_by_name(tmp_path):
+    decoder = FaceDecoder(7, (18, 14), width=8)
+    decoder.report = {"identity": 0.5, "other_people_95": 0.25}
+    decoder.save(tmp_path / "decoder.safetensors")
+    with pytest.raises(ValueError, match="expected a decoder saved by FaceDecoder.save"):
+        load_decoder(tmp_path / "decoder.safetensors")
