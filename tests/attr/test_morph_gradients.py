@@ -166,7 +166,7 @@ def test_complete_to_one_percent_on_real_faces(real_pair, real_images, shared):
     with torch.no_grad():
         nearest = torch.stack([real_pair(faces, own) for own in torch.cat(real_images)[:, None]]).amax(0)
     method = MorphGradients(real_pair, faces[nearest < real_pair.threshold])
-    found = method.components(tuple(images[:1] for images in real_images), n_points=512, seed=0)
+    found = method.components(tuple(images[:1] for images in real_images), n_points=400, seed=0)
     for position in (0.0, 1.0):
         positions = found.positions(0.15, position)
         sums = torch.stack([attr.sum((1, 2, 3)) for attr in found.joined(positions)], 1)

@@ -19,6 +19,7 @@ from captum_face import FGGB, METHODS, EachSide, PairSimilarity
 from captum_face.attr import method, on_sides
 from captum_face.attr.spec import parse_methods
 from captum_face.benchmark import METRICS, PROTOCOLS, benchmark
+from captum_face.benchmark import run as run_module
 from captum_face.benchmark._plan import own_seed
 from captum_face.benchmark._records import Recorder, read_records
 from captum_face.benchmark._tables import metric_rows, subsets
@@ -197,6 +198,8 @@ def test_an_interrupted_run_ends_with_identical_tables(finished, pair, pairs, tm
         count += 1
         whole(self, record)
 
+    # The report is not compared, and drawing it takes longer than all the rest.
+    monkeypatch.setattr(run_module, "render_report", lambda *_: "")
     with monkeypatch.context() as patch:
         patch.setattr(Recorder, "write", write)
         with pytest.raises(Killed):
@@ -209,7 +212,7 @@ def test_an_interrupted_run_ends_with_identical_tables(finished, pair, pairs, tm
 
 
 def test_a_method_gives_the_same_numbers_whatever_else_is_in_the_run(finished, pair, pairs, tmp_path):
-    alone = benchmark(pair, pairs, tmp_path, methods=["xssab"])
+    alone = benchmark(pair, pairs, tmp_path, methods=["xssab"], examples=0)
     for row in alone.rows:
         assert row.mean == finished.value(row.method, row.metric.name, row.subset)
 
@@ -273,7 +276,7 @@ def test_a_broken_image_is_reported_and_counted(photos):
 
 def test_what_a_method_cannot_do_is_reported_and_the_others_go_on(photos):
     folder, pair = photos
-    metrics = {"metrics": ["deletion_swap", "patch_auc"], "threshold": 0.9}
+    metrics = {"metrics": ["deletion_swap", "patch_auc"], "threshold": 0.9, "examples": 0}
     result = benchmark(
         pair, read_csv(folder / "pairs.csv"), folder / "out", methods=["layer_gradcam", "xssab"], **metrics
     )
@@ -286,7 +289,7 @@ def test_what_a_method_cannot_do_is_reported_and_the_others_go_on(photos):
 
 def test_failures_are_tried_again(photos, monkeypatch):
     folder, pair = photos
-    run = {"methods": ["saliency"], "metrics": ["deletion_swap"], "threshold": 0.9}
+    run = {"methods": ["saliency"], "metrics": ["deletion_swap"], "threshold": 0.9, "examples": 0}
     from captum_face import PairSaliency
 
     @on_sides
@@ -314,7 +317,7 @@ def test_nan_attributions_are_failures(photos, monkeypatch):
         return sides.explain(lambda side: side.partners * float("nan"))
 
     monkeypatch.setattr(PairSaliency, "attribute", broken)
-    run = {"methods": ["saliency"], "metrics": ["deletion_swap"], "threshold": 0.9}
+    run = {"methods": ["saliency"], "metrics": ["deletion_swap"], "threshold": 0.9, "examples": 0}
     result = benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **run)
     assert len(result.failures) == 5
     assert all("NaN" in line for line in result.failures)
@@ -483,9 +486,8 @@ def test_rows_against_closed_forms():
 
 
 def test_sanity_metrics_tell_methods_from_what_ignores_the_model(pair, pairs, tmp_path):
-    result = benchmark(
-        pair, pairs.subset([0, 1]), tmp_path, methods=["saliency:smooth=1"], protocol="sanity", threshold=0.5
-    )
+    run = {"methods": ["saliency:smooth=1"], "protocol": "sanity", "threshold": 0.5, "examples": 0}
+    result = benchmark(pair, pairs.subset([0, 1]), tmp_path, **run)
     assert result.failures == []
     assert result.value("center", "randomization") == pytest.approx(1)
     assert result.value("random", "randomization") == pytest.approx(1)

@@ -13,7 +13,7 @@ import pytest
 TABLES = ("config.json", "pairs.csv", "metrics.csv", "curves.csv")
 COMMAND = (
     "-m", "captum_face", "benchmark", "--model", "synthetic", "--synthetic", "6", "--method", "xssab",
-    "--metric", "deletion_swap", "--metric", "patch_effect", "--metric", "changed_auc",
+    "--metric", "deletion_swap", "--metric", "patch_effect", "--metric", "changed_auc", "--examples", "1",
 )  # fmt: skip
 RECORDS = 6 * 3
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -91,7 +91,15 @@ def test_another_run_in_the_folder_is_an_error_in_every_process(uninterrupted, t
 
 
 def test_more_processes_than_pairs(tmp_path):
-    few = [*COMMAND[: COMMAND.index("--method")], "--method", "center", "--metric", "partner_swap"]
+    few = [
+        *COMMAND[: COMMAND.index("--method")],
+        "--method",
+        "center",
+        "--metric",
+        "partner_swap",
+        "--examples",
+        "0",
+    ]
     few[few.index("6")] = "2"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
     for before, folder in ((launcher, "three"), ([], "one")):
