@@ -15,6 +15,7 @@ from torch import Tensor
 
 from captum_face.attr.base import PairAttribution
 from captum_face.engines.cohort import (
+    Cohort,
     cycle_members,
     draw_cohort,
     require_cohort,
@@ -43,7 +44,7 @@ class MorphComponents(NamedTuple):
     perfect_scores: tuple[Tensor, ...]  #: ``(N,)``: the partner's score against itself
     scores: Tensor  #: ``(N,)``: of the pairs
 
-    def positions(self, threshold: float, position: float | None = None) -> tuple[Tensor, ...]:
+    def positions(self, threshold: float | None, position: float | None = None) -> tuple[Tensor, ...]:
         r"""How much of each map is about the partner (1) rather than the cohort (0), ``(N,)`` for each image.
 
         With :math:`p_s` and :math:`p_\theta` for where score and threshold lie between the cohort (0) and a
@@ -56,7 +57,7 @@ class MorphComponents(NamedTuple):
         the question that its decision raises: why accepted, or why not.
 
         Args:
-            threshold: In units of the score.
+            threshold: In units of the score; None for the middle between the cohort and a perfect match.
             position: A fixed value instead, whatever score and threshold are.
         """
         if position is not None:
@@ -83,11 +84,12 @@ class MorphComponents(NamedTuple):
         return torch.stack(sums, 1)
 
 
-def _odds_position(scores: Tensor, threshold: float, low: Tensor, high: Tensor) -> Tensor:
+def _odds_position(scores: Tensor, threshold: float | None, low: Tensor, high: Tensor) -> Tensor:
     """The share of the question from above: 1 at ``low``, 1/2 at the threshold, 0 at ``high``."""
     # A threshold or score beyond an end is taken for that end.
     below, above = (scores - low).clamp(min=0), (high - scores).clamp(min=0)
-    from_low, from_high = (threshold - low).clamp(min=0), (high - threshold).clamp(min=0)
+    theta = (low + high) / 2 if threshold is None else threshold
+    from_low, from_high = (theta - low).clamp(min=0), (high - theta).clamp(min=0)
     partner, cohort = above * from_low, below * from_high
     total = partner + cohort
     return torch.where(total > 0, partner / total.where(total > 0, 1), 0.5)
@@ -107,37 +109,45 @@ class MorphingAttribution(PairAttribution):
         super().__init__(forward_func)
         self.cohort = cohort
 
+    @staticmethod
+    def _threshold(sides: Sides, given: float | None, position: float | None) -> float | None:
+        """The threshold that joins the maps; where there is none and it is needed, a remark says so."""
+        threshold = sides.threshold(given)
+        if threshold is None and position is None:
+            sides.remarks["threshold"] = "threshold midway between cohort and perfect match (none given)"
+        return threshold
+
     def _drawn(
         self, sides: Sides, cohort: Tensor | str | Path | None, n: int, generator: torch.Generator | None
-    ) -> tuple[Tensor, bool]:
-        """``n`` members of the cohort, and whether they are rendered."""
+    ) -> Cohort:
+        """``n`` members of the cohort; a remark says whom the maps compare with."""
         given = self.cohort if cohort is None else cohort
-        return draw_cohort(require_cohort(given, sides.images), n, generator), given is None
+        drawn = draw_cohort(require_cohort(given, sides.images), n, generator)
+        sides.remarks["cohort"] = f"cohort: {drawn.origin}"
+        return drawn
 
     def _components(
         self,
         sides: Sides,
-        drawn: Tensor,
+        drawn: Cohort,
         one: Callable[[Side], tuple[Tensor, Tensor]],
         steps: int,
         *,
         n_points: int,
-        threshold: float,
-        rendered: bool,
+        threshold: float | None,
     ) -> MorphComponents:
         """Both questions' maps with what the ends of all morphs score.
 
         Args:
             sides: What the method was handed.
-            drawn: The cohort, ``(M, C, H, W)``.
+            drawn: The cohort.
             one: From a side to the maps of cohort and partner, ``(K, C, H, W)`` each.
             steps: What :meth:`Side.done` counts up to for one image.
             n_points: Points that the cohort shares by :func:`~captum_face.engines.cohort.cycle_members`, for
                 whose starts the mean score stands.
-            threshold: Members who score as high look like the pairs' own people.
-            rendered: The cohort is no photos, and nothing is said of how photos lie on them.
+            threshold: As for :meth:`Ends.of`.
         """
-        ends = Ends.of(sides, drawn, None if rendered else threshold, n_points=n_points, rendered=rendered)
+        ends = Ends.of(sides, drawn, threshold, n_points=n_points)
         maps = sides.explain(lambda side: torch.cat(one(side), 1), steps)
         above, below = zip(*(of_side.chunk(2, dim=1) for of_side in maps), strict=True)
         return MorphComponents(above, below, *ends)
@@ -154,21 +164,21 @@ class Ends(NamedTuple):
     def of(
         cls,
         sides: Sides,
-        cohort: Tensor,
+        cohort: Cohort,
         threshold: float | None,
         *,
         n_points: int | None = None,
-        rendered: bool = False,
     ) -> Ends:
         """Scores the ends, and warns of what makes morphs meaningless.
 
         Args:
             sides: What the method was handed.
-            cohort: ``(M, C, H, W)``, from :func:`~captum_face.engines.cohort.draw_cohort`.
-            threshold: Members who score as high look like the pairs' own people; None for no threshold.
+            cohort: From :func:`~captum_face.engines.cohort.draw_cohort`. Of rendered faces nothing is said of
+                how photos lie on them.
+            threshold: Members who score as high look like the pairs' own people; None for the middle between
+                the cohort's mean score and a perfect match.
             n_points: Points that the members share by :func:`~captum_face.engines.cohort.cycle_members`, for
                 whose starts the mean score stands; None for one a member.
-            rendered: The cohort is no photos, and nothing is said of how photos lie on it.
 
         Cost: a forward pass for each image and each member; with another callable a score for each member and
         image, and three for each pair.
@@ -178,12 +188,12 @@ class Ends(NamedTuple):
         """
         if isinstance(sides.forward_func, PairSimilarity):
             ends = sides.embeddings(False), sides.embeddings(True)
-            members = sides.pair.embed_in_passes(cohort, sides.batch_size)
+            members = sides.pair.embed_in_passes(cohort.faces, sides.batch_size)
 
             def score(first: Tensor, second: Tensor) -> Tensor:
                 return sides.pair.contributions(first, second).sum(-1)
         else:
-            ends, members = sides.images, cohort
+            ends, members = sides.images, cohort.faces
 
             def score(first: Tensor, second: Tensor) -> Tensor:
                 return score_pairs(sides.forward_func, first, second)
@@ -193,15 +203,19 @@ class Ends(NamedTuple):
             torch.stack([score(member, ends[1]) for member in members[:, None]]),
             torch.stack([score(ends[0], member) for member in members[:, None]]),
         )
-        if not rendered:
-            if threshold is not None:
-                warn_of_similar(torch.cat([*against], 1).amax(1), threshold)
-            warn_unaligned(sides.images, cohort)
-        members_of_points = cycle_members(cohort, n_points or len(cohort))
+        perfect = tuple(score(end, end) for end in ends)
+        if not cohort.rendered:
+            scores = torch.cat(against, 1)
+            middle = (scores.mean(0) + torch.cat([perfect[1], perfect[0]])) / 2
+            similar = warn_of_similar(cohort.names, scores, middle if threshold is None else threshold)
+            if similar is not None:
+                sides.remarks["similar_members"] = f"members who score like the pair's own person: {similar}"
+            warn_unaligned(sides.images, cohort.faces)
+        members_of_points = cycle_members(cohort.faces, n_points or len(cohort.faces))
         n = sides.n_pairs
         return cls(
             tuple(against[swapped][members_of_points].mean(0).expand(n) for swapped in sides.which),
-            tuple(score(ends[not swapped], ends[not swapped]).expand(n) for swapped in sides.which),
+            tuple(perfect[not swapped].expand(n) for swapped in sides.which),
             sides.scores,
         )
 

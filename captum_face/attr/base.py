@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -30,6 +30,8 @@ class DetailedAttributions:
     scores: Tensor  #: ``(N,)``: the pairs' scores
     #: Each ``(N, 2)``, a value for both images of each pair; empty for most methods.
     details: dict[str, Tensor]
+    #: What to say of how the maps came about, by topic, such as the threshold where none was given.
+    remarks: dict[str, str] = field(default_factory=dict)
 
 
 def on_sides(attribute: Callable[..., Any] | None = None, *, convergence_delta: bool = False) -> Any:
@@ -105,6 +107,9 @@ class PairAttribution(Attribution):
             of gradients. Methods that need scores alone also take any callable ``(image_a, image_b) ->
             (N,)``.
         threshold: The verification threshold :math:`\theta` in units of the score; None for the pair's own.
+            Where the pair has none, methods that weight channels take what embeddings at right angles score
+            (0, and :math:`-|e_A|^2 - |e_B|^2` for ``"euclidean"``), and those that ask from a cohort the
+            middle between the cohort's mean score and a perfect match.
         baselines: What hidden pixels show: a number (0 is black), ``"partner"`` for the other image of the
             pair, a tensor ``(1, C, H, W)`` or ``(N, C, H, W)``, or a tuple of two of these for the two sides.
         seed: Makes the maps repeatable; without it and ``generator``, torch's global state is used.
@@ -197,12 +202,25 @@ class PairAttribution(Attribution):
         Returns:
             ``(N, C, H, W)``, what :meth:`attribute` gives for image A.
         """
+        return self.probe_with_remarks(
+            inputs, partner_embeddings=partner_embeddings, show_progress=show_progress, **options
+        )[0]
+
+    def probe_with_remarks(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        *,
+        partner_embeddings: Tensor | None = None,
+        show_progress: bool = False,
+        **options: Any,
+    ) -> tuple[Tensor, dict[str, str]]:
+        """What :meth:`attribute_probe` gives, and what to say of it: see :class:`DetailedAttributions`."""
         known = {}
         if partner_embeddings is not None:
             require_pair_similarity(self.forward_func, f"partner_embeddings of {type(self).__name__}")
             known[True] = require_embeddings(partner_embeddings, len(require_pair(inputs)[1])).detach()
         sides = self._sides(inputs, options, show_progress, which=(False,), known=known)
-        return self._run(self._on_sides(), sides, options)[0]
+        return self._run(self._on_sides(), sides, options)[0], sides.remarks
 
     def attribute_detailed(
         self, inputs: tuple[Tensor, Tensor], *, show_progress: bool = False, **options: Any
@@ -219,7 +237,7 @@ class PairAttribution(Attribution):
         sides = self._sides(inputs, options, show_progress)
         attr_a, attr_b = self._run(self._on_sides(), sides, options)
         with frozen(self.forward_func), torch.inference_mode(False), torch.no_grad():
-            return DetailedAttributions((attr_a, attr_b), sides.scores, sides.details())
+            return DetailedAttributions((attr_a, attr_b), sides.scores, sides.details(), sides.remarks)
 
     def _sides(
         self, inputs: tuple[Tensor, Tensor], options: dict[str, Any], show_progress: bool, **given: Any

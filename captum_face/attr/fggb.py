@@ -80,9 +80,9 @@ class FGGB(PairAttribution):
         require_gradient_options(gradient, embedding, internal_batch_size)
         if not require_positive(tolerance, "tolerance", or_zero=True) < 1:
             raise ValueError(f"expected tolerance below 1, the share of all weights, got {tolerance!r}")
-        theta = sides.threshold(threshold)
-        n_channels = sides.contributions.shape[1]
-        weights = sides.contributions - theta / n_channels
+        share = sides.threshold_share(threshold)
+        weights = sides.contributions - share
+        n_channels = weights.shape[1]
 
         def one(side: Side) -> Tensor:
             own = weights[side.rows]

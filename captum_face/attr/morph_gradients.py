@@ -109,8 +109,7 @@ class MorphGradients(MorphingAttribution):
             UserWarning: a small cohort, members who look like a person of the pair, images that seem not
                 to be aligned to each other.
         """
-        theta = sides.threshold(threshold)
-        require_position(position)
+        theta = self._threshold(sides, threshold, require_position(position))
         found = self._both_questions(
             sides,
             cohort=cohort,
@@ -154,17 +153,15 @@ class MorphGradients(MorphingAttribution):
         require_positive_int(n_points, "n_points")
         lines = morphs(n_points, sides.size, softness=None, generator=generator)
         regions = morphs(n_points, sides.size, softness=softness, generator=generator)
-        drawn, rendered = self._drawn(sides, cohort, n_points, generator)
+        drawn = self._drawn(sides, cohort, n_points, generator)
 
         def one(side: Side) -> tuple[Tensor, Tensor]:
             limit = side.images_per_pass(backward=True)
-            above = _path_gradients(side, lines, drawn, limit)
+            above = _path_gradients(side, lines, drawn.faces, limit)
             below = [_path_gradients(single, regions, single.partners, limit) for single in side.each()]
             return smooth(above, sigmas[0], keep_sum=True), smooth(torch.cat(below), sigmas[1], keep_sum=True)
 
-        return self._components(
-            sides, drawn, one, 2 * n_points, n_points=n_points, threshold=theta, rendered=rendered
-        )
+        return self._components(sides, drawn, one, 2 * n_points, n_points=n_points, threshold=theta)
 
 
 def _require_smoothing(smoothing: object, length: int) -> tuple[float, float]:

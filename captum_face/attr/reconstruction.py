@@ -92,13 +92,13 @@ class Reconstruction(PairAttribution):
             UserWarning: the decoder does not keep identity.
         """
         require_choice(removal, REMOVALS, "removal")
-        theta = sides.threshold(threshold)
+        sides.threshold(threshold)
         drawer = find_decoder(
             sides.pair, self.decoder if decoder is None else decoder, sides.embeddings(False), sides.images[0]
         )
         warn_without_identity(drawer.report)
-        n_channels = sides.contributions.shape[1]
-        weights = sides.contributions - theta / n_channels
+        weights = sides.contributions - sides.threshold_share(threshold)
+        n_channels = weights.shape[1]
 
         def one(side: Side) -> Tensor:
             maps = decoder_channel_maps_chunked(

@@ -64,8 +64,7 @@ class SwapRISE(MorphingAttribution):
         Args:
             cohort: Aligned faces of people in neither image ``(M, C, H, W)``, or a folder of them; None
                 for the constructor's, and rendered people if that has none.
-            threshold: The threshold :math:`\theta` in units of the score; None for the pair's own, and 0 for
-                another callable.
+            threshold: The threshold :math:`\theta` in units of the score; None for the pair's own.
             position: How much the map asks from the partner (1) rather than from the cohort (0); None for
                 what score and threshold say.
             n_masks: Masks for each image and question.
@@ -90,8 +89,7 @@ class SwapRISE(MorphingAttribution):
             UserWarning: a small cohort, members who look like a person of the pair, images that seem not
                 to be aligned.
         """
-        theta = sides.threshold(threshold)
-        require_position(position)
+        theta = self._threshold(sides, threshold, require_position(position))
         found = self._both_questions(
             sides,
             cohort=cohort,
@@ -138,13 +136,13 @@ class SwapRISE(MorphingAttribution):
         # Members take turns, so that each has as many masks as any other, and two at least: a single
         # score, relative to the member's mean, would say nothing.
         n_members = min(n_cohort, n_masks // 2)
-        drawn, rendered = self._drawn(sides, cohort, n_members, generator)
-        whose = cycle_members(drawn, n_masks)
+        drawn = self._drawn(sides, cohort, n_members, generator)
+        faces, whose = drawn.faces, cycle_members(drawn.faces, n_masks)
 
         def one(side: Side) -> tuple[Tensor, Tensor]:
-            above = side.masked_scores(masks, drawn[whose])
+            above = side.masked_scores(masks, faces[whose])
             # What a member's own pixels do to all scores alike is not about where the patches are.
-            for member in range(len(drawn)):
+            for member in range(len(faces)):
                 own = above[:, whose == member]
                 above[:, whose == member] = own - own.mean(1, keepdim=True)
             below = torch.cat([single.masked_scores(masks, single.partners) for single in side.each()])
@@ -152,9 +150,7 @@ class SwapRISE(MorphingAttribution):
             for_cohort, for_partner = (effect.expand(-1, side.image.shape[1], -1, -1) for effect in effects)
             return for_cohort, for_partner
 
-        return self._components(
-            sides, drawn, one, 2 * n_masks, n_points=n_members, threshold=theta, rendered=rendered
-        )
+        return self._components(sides, drawn, one, 2 * n_masks, n_points=n_members, threshold=theta)
 
 
 def visibility_effect(scores: Tensor, masks: Tensor) -> Tensor:

@@ -40,15 +40,16 @@ class XSSAB(PairAttribution):
         Raises:
             TypeError: ``forward_func`` is not a :class:`~captum_face.PairSimilarity`, or its model cannot
                 be differentiated.
-            ValueError: bad images or embeddings, a threshold that is not finite.
+            ValueError: bad images or embeddings, a threshold that the score cannot reach.
         """
-        theta = sides.threshold(threshold)
+        shares = sides.threshold_share(threshold)
 
         def one(side: Side) -> Tensor:
+            share = shares[side.rows] if len(shares) > 1 else shares
             with gradients_enabled():
                 image = side.image.clone().requires_grad_()
                 contributions = side.contributions(side.pair.embed(image))
-                agree = contributions.detach() >= theta / contributions.shape[1]
+                agree = contributions.detach() >= share
                 parts = torch.stack([contributions * agree, contributions * ~agree]).sum(-1)
                 sizes = [
                     image_gradient(part, image, retain_graph=True).abs().mean(1) for part in parts.flatten()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_face._validation import require_threshold
 from captum_face.attr.spec import MethodSpec
 from captum_face.benchmark.metric import Metric
 from captum_face.data.pairs import FacePairs
@@ -19,6 +20,7 @@ from captum_face.engines.cohort import People, choose_cohort
 from captum_face.metrics.verification import eer
 from captum_face.pair.embedding import read_images
 from captum_face.pair.passes import default_batch_size
+from captum_face.pair.scores import Threshold, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.results._saving import versions
 
@@ -45,12 +47,11 @@ class Plan:
     problems: dict[int, str]  #: why a pair cannot be explained at all
     examples: list[int]  #: pairs whose maps the report shows
 
-    def config(self, model_name: str | None, *, given: bool) -> dict[str, Any]:
+    def config(self, model_name: str | None) -> dict[str, Any]:
         """Everything that defines the results; what may change between sessions (threads) is not in it.
 
         Args:
             model_name: What the tables call the model; None for its class.
-            given: Whether the threshold was.
         """
         pair = self.pair
         return {
@@ -71,7 +72,7 @@ class Plan:
             },
             "threshold": {
                 "value": self.threshold,
-                "from": "given" if given else "equal error rate of the pairs",
+                "source": threshold_source(self.threshold),
             },
             "seed": self.seed,
             "device": device_of(pair).type,
@@ -114,15 +115,17 @@ def make_plan(
     same = pairs.same.tolist()
     if threshold is None:
         try:
-            threshold = float(eer(list(readable.values()), [same[i] for i in readable]).threshold)
+            found = eer(list(readable.values()), [same[i] for i in readable]).threshold
         except ValueError as error:
             raise ValueError(f"no threshold is given, and the pairs' own cannot be found: {error}") from error
-        low, high = pair.score.limits
-        if not low <= threshold <= high:  # the highest scores are those of impostors
+        try:
+            require_threshold(found, pair.score.limits)
+        except ValueError as error:  # the highest scores are those of impostors
             raise ValueError(
                 "no threshold is given, and the pairs' own cannot be found: their scores do not tell genuine "
                 "from impostor pairs; give a threshold"
-            )
+            ) from error
+        threshold = Threshold(found, f"EER of {len(readable)} listed pairs")
     people = People(names for names, genuine in zip(pairs.names, same, strict=True) if genuine)
     members: list[str | None] = [None] * len(pairs)
     for index in readable:

@@ -98,7 +98,7 @@ def _facts(result: BenchmarkResult, pair_rows: Sequence[Mapping[str, Any]]) -> s
         f"{config['pairs']['n']} pairs of {html.escape(config['pairs']['source'])}, "
         f"{config['pairs']['n_genuine']} genuine and "
         f"{config['pairs']['n'] - config['pairs']['n_genuine']} impostor",
-        f"threshold {config['threshold']['value']:.4f} ({config['threshold']['from']}): "
+        f"threshold {config['threshold']['value']:.4f} ({config['threshold']['source']}): "
         f"{sum(s and a for s, a in zip(same, accepted, strict=True))} genuine and "
         f"{sum(a and not s for s, a in zip(same, accepted, strict=True))} impostor pairs accepted",
     ]

@@ -25,6 +25,7 @@ from captum_face.benchmark.measures import PROTOCOLS, get_metric
 from captum_face.benchmark.metric import Metric
 from captum_face.benchmark.result import BenchmarkResult
 from captum_face.data.pairs import FacePairs
+from captum_face.pair.scores import Threshold, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["benchmark"]
@@ -99,13 +100,13 @@ def benchmark(
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise ValueError(f"expected {what} as an integer of at least 0, got {number!r}")
     if threshold is not None:
-        threshold = require_threshold(threshold, pair.score.limits)
+        threshold = Threshold(require_threshold(threshold, pair.score.limits), threshold_source(threshold))
 
     folder = Path(output)
     rank, world = process()
     with claimed(folder, first=rank == 0):
         plan = make_plan(pair, pairs, specs, chosen, threshold, seed, examples, show_progress)
-        config = plan.config(model_name, given=threshold is not None)
+        config = plan.config(model_name)
         check_config(folder / "config.json", config, write=rank == 0)
         gathered(None)
         check_config(folder / "config.json", config, write=True)  # in a folder that is not shared

@@ -15,6 +15,7 @@ from captum_face._validation import require_choice
 from captum_face.attr.each_side import EachSide, require_layer
 from captum_face.attr.spec import MethodSpec
 from captum_face.pair.passes import require_batch_size
+from captum_face.pair.scores import threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.results._saving import file_name
 
@@ -31,6 +32,7 @@ __all__ = [
     "score_option",
     "show_first",
     "smooth_option",
+    "source_text",
     "threshold_option",
     "writable",
 ]
@@ -91,7 +93,7 @@ output_folder_option = click.option(
 
 
 def threshold_option(
-    default: str = "the model's own if it has one for this score, or 0",
+    default: str = "the model's own if it has one for this score, or none: nothing is decided",
 ) -> Callable[[Command], Command]:
     """The verification threshold; ``default`` says in words what is taken without it."""
     return click.option(
@@ -99,6 +101,11 @@ def threshold_option(
         type=float,
         help=f"Verification threshold in units of the score.  [default: {default}]",
     )
+
+
+def source_text(threshold: float | None) -> str:
+    """Where a threshold came from, as the terminal says it; empty without one."""
+    return "" if threshold is None else f" (threshold {threshold_source(threshold)})"
 
 
 def named_methods(texts: Iterable[str]) -> list[MethodSpec]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import torch
 
 from captum_face.attr import METHODS
 from captum_face.attr.spec import MethodSpec
@@ -19,6 +20,7 @@ from captum_face.cli._options import (
     refuse_thresholds,
     score_option,
     smooth_option,
+    source_text,
     threshold_option,
     writable,
 )
@@ -76,7 +78,8 @@ def explain(
     images = [load_image(path) for path in (image_a, image_b)]
     pair = load_pair(model, weights=weights, preprocess=preprocess, score=score, threshold=threshold)
     check_methods(named, pair)
-    pair.decide(*images)
+    with pair.frozen(), torch.no_grad():
+        pair(*images)
     writable(output)
     explanations: list[Explanation] = []
     for spec in specs:
@@ -92,9 +95,11 @@ def explain(
         explanation.settings.update({key: str(value) if value else None for key, value in files.items()})
         explanations.append(explanation)
         if not explanations[1:]:
-            click.echo(explanation.verdict.capitalize())
+            click.echo(explanation.verdict.capitalize() + source_text(explanation.threshold))
         paths = explanation.save(output, sigma=sigma)
         click.echo(f"{spec.label}: {', '.join(str(path) for path in paths.values())}")
+        for remark in explanation.remarks.values():
+            click.echo(f"  {remark}")
     if not explanations:
         raise ValueError("no method could explain this pair with this model; the reasons stand above")
     if len(explanations) > 1:

@@ -18,10 +18,12 @@ from captum_face.cli._options import (
     score_option,
     show_first,
     smooth_option,
+    source_text,
     threshold_option,
     writable,
 )
 from captum_face.models import load_pair
+from captum_face.pair.scores import decision_word
 from captum_face.results.identification import identify as identify_probe
 
 __all__ = ["identify"]
@@ -80,9 +82,11 @@ def identify(
     found.settings.update({key: str(value) if value else None for key, value in files.items()})
     show_first((f"left out: {name}: {reason}" for name, reason in found.left_out.items()), "summary")
     click.echo(f"{len(found.ranking)} images searched, {len(found.left_out)} left out")
-    click.echo(f"{found.verdict[0].upper()}{found.verdict[1:]}\n")
+    click.echo(f"{found.verdict[0].upper()}{found.verdict[1:]}{source_text(found.threshold)}\n")
     for rank, match in enumerate(found.matches, start=1):
-        word = "accepted" if match.score >= found.threshold else "rejected"
-        click.echo(f"{rank:4}  {match.score:8.4f}  {word}  {match.name}")
+        word = decision_word(match.score, found.threshold)
+        click.echo(f"{rank:4}  {match.score:8.4f}  {f'{word}  ' if word else ''}{match.name}")
     paths = found.save(output, sigma=sigma)
     click.echo(f"\n{method}: {', '.join(str(path) for path in paths.values())}")
+    for remark in found.remarks.values():
+        click.echo(f"  {remark}")

@@ -57,12 +57,13 @@ def counterfactual(
     Cost: ``steps + 4`` forward passes of the model, ``steps + 1`` of the decoder.
 
     Raises:
-        TypeError, ValueError: no decoder for this model; bad images, or more than one pair.
+        TypeError, ValueError: no threshold; no decoder for this model; bad images, or more than one pair.
     """
     images = require_pair((image_a, image_b))
     if len(images[0]) != 1 or len(images[1]) != 1:
         raise ValueError(f"expected one pair, got batches of {len(images[0])} and {len(images[1])}")
     require_positive_int(steps, "steps")
+    threshold = pair.needed_threshold()
     with pair.frozen(), torch.no_grad():
         own, other = (pair.embed(image) for image in images)
         drawer = find_decoder(pair, decoder, own, images[0])
@@ -72,12 +73,12 @@ def counterfactual(
         # Row n has the first n channels from B.
         mixed = torch.where(rank < torch.arange(dimensions + 1, device=rank.device)[:, None], other, own)
         path = pair.contributions(mixed, other).sum(1)
-        match = (path >= pair.threshold).nonzero()[:, 0].tolist()
+        match = (path >= threshold).nonzero()[:, 0].tolist()
         needed = match[0] if match else None
         counts = torch.linspace(0, needed or dimensions, steps).round().int().tolist()
         counts = sorted({*counts, dimensions})
         pictures = decode(drawer, mixed[counts]).to(images[0])
         picture_scores = pair.contributions(pair.embed(pictures), other).sum(1)
     return Counterfactual(
-        images, pictures, tuple(counts), path[counts], picture_scores, order, needed, pair.threshold
+        images, pictures, tuple(counts), path[counts], picture_scores, order, needed, threshold
     )

@@ -5,17 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from captum_face._validation import require_images
-from captum_face.data.faces import read_faces, render_faces
+from captum_face.data.faces import image_files, read_faces, render_faces
 from captum_face.maps.signed import smooth
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = [
     "FEWEST",
+    "Cohort",
     "CohortWarning",
     "People",
     "SimilarMemberWarning",
@@ -46,8 +48,17 @@ class SimilarMemberWarning(CohortWarning):
     """A member of a cohort who looks like a person of the pair."""
 
 
-def require_cohort(cohort: object, images: tuple[Tensor, Tensor]) -> Tensor:
-    """Aligned faces of other people as a tensor ``(M, C, H, W)`` like the images.
+class Cohort(NamedTuple):
+    """Faces of other people, and where they came from; made by :func:`require_cohort`."""
+
+    faces: Tensor  #: ``(M, C, H, W)``
+    names: tuple[str, ...]  #: M of them: file names below the folder, or numbers
+    origin: str  #: in words, such as ``"20 images of faces/"``
+    rendered: bool  #: whether they are rendered, because none were given
+
+
+def require_cohort(cohort: object, images: tuple[Tensor, Tensor]) -> Cohort:
+    """Aligned faces of other people, like the images in size, channels, dtype and device.
 
     Args:
         cohort: Images ``(M, C, H, W)``, a folder of them, or None for rendered people.
@@ -61,10 +72,19 @@ def require_cohort(cohort: object, images: tuple[Tensor, Tensor]) -> Tensor:
     """
     like = images[0]
     if cohort is None:
-        return _rendered(like)
+        faces = _rendered(like)
+        return Cohort(faces, tuple(map(str, range(len(faces)))), f"{len(faces)} rendered faces", True)
     if isinstance(cohort, (str, Path)):
-        cohort, _, _ = read_faces(cohort)
-    faces = require_images(cohort, "cohort")
+        folder = cohort
+        cohort, _, left_out = read_faces(folder)
+        names = tuple(name for name in image_files(folder) if name not in left_out)
+        origin = f"{len(names)} images of {folder}"
+        if left_out:
+            origin += f", {len(left_out)} left out ({', '.join(left_out)})"
+        faces = require_images(cohort, f"cohort {folder}")
+    else:
+        faces = require_images(cohort, "cohort")
+        names, origin = tuple(map(str, range(len(faces)))), f"{len(faces)} images"
     if faces.shape[1:] != like.shape[1:]:
         raise ValueError(
             f"expected cohort (M, {', '.join(map(str, like.shape[1:]))}), of the size of the images, got "
@@ -77,7 +97,7 @@ def require_cohort(cohort: object, images: tuple[Tensor, Tensor]) -> Tensor:
             CohortWarning,
             stacklevel=7,
         )
-    return faces.detach().to(like)
+    return Cohort(faces.detach().to(like), names, origin, False)
 
 
 def _rendered(like: Tensor) -> Tensor:
@@ -90,11 +110,15 @@ def _rendered(like: Tensor) -> Tensor:
     ).to(like)
 
 
-def draw_cohort(cohort: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+def draw_cohort(cohort: Cohort, n: int, generator: torch.Generator | None) -> Cohort:
     """At most ``n`` of its members, in random order."""
     device = generator.device if generator is not None else None
-    order = torch.randperm(len(cohort), generator=generator, device=device).to(cohort.device)
-    return cohort[order[:n]]
+    order = torch.randperm(len(cohort.faces), generator=generator, device=device)[:n].tolist()
+    return cohort._replace(
+        faces=cohort.faces[order],
+        names=tuple(cohort.names[i] for i in order),
+        origin=cohort.origin if len(order) == len(cohort.faces) else f"{len(order)} of {cohort.origin}",
+    )
 
 
 def cycle_members(cohort: Tensor, n: int) -> Tensor:
@@ -102,22 +126,35 @@ def cycle_members(cohort: Tensor, n: int) -> Tensor:
     return torch.arange(n, device=cohort.device) % len(cohort)
 
 
-def warn_of_similar(scores: Tensor, threshold: float) -> None:
+def warn_of_similar(names: Sequence[str], scores: Tensor, limits: Tensor | float) -> str | None:
     """Warns of members of a cohort who look like a person of the pairs.
 
     Args:
-        scores: ``(M,)``: the highest score of each member.
-        threshold: Members who score as high are not told from that person.
+        names: M of them.
+        scores: ``(M, N)``: of each member and each image of the pairs.
+        limits: ``(N,)`` or one for all: members who score as high are not told from that person.
+
+    Returns:
+        Who they are, with their highest scores; None if there is nobody.
     """
-    similar = int((scores >= threshold).sum())
-    if similar:
-        warnings.warn(
-            f"{similar} of {len(scores)} members of the cohort look like a person of the pairs to the model "
-            f"(the nearest scores {float(scores.max()):.3f}, the threshold is {threshold:.3f}): what tells "
-            "this person from others is missing in the map then; leave them out",
-            SimilarMemberWarning,
-            stacklevel=7,
-        )
+    similar = (scores >= limits).any(1).tolist()
+    highest = scores.amax(1).tolist()
+    found = sorted(
+        ((score, name) for name, score, close in zip(names, highest, similar, strict=True) if close),
+        reverse=True,
+    )
+    if not found:
+        return None
+    known = f"the threshold is {limits:.3f}" if isinstance(limits, float) else "no threshold is given"
+    who = ", ".join(f"{name} ({score:.3f})" for score, name in found)
+    warnings.warn(
+        f"{len(found)} of {len(names)} members of the cohort look like a person of the pairs to the model "
+        f"({known}; their scores: {who}): what tells this person from others is missing in the map then; "
+        "leave them out",
+        SimilarMemberWarning,
+        stacklevel=7,
+    )
+    return who
 
 
 def alignment(images: Tensor, faces: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from captum_face._validation import not_differentiable, require_baselines, require_threshold
 from captum_face.engines.masks import mask_scorer
 from captum_face.pair.passes import BatchSize, default_batch_size
+from captum_face.pair.scores import Score
 from captum_face.pair.similarity import PairSimilarity, score_pairs
 from captum_face.pair.speed import accelerated, embedding_of_copy, images_per_pass, observed
 
@@ -192,6 +193,7 @@ class Sides:
     notes: dict[str, tuple[list[Tensor], list[Tensor]]] = field(
         default_factory=dict
     )  #: see :meth:`Side.note`
+    remarks: dict[str, str] = field(default_factory=dict)  #: what to say of how the maps came about, by topic
     bar: Any = field(default_factory=lambda: tqdm(disable=True), repr=False)
 
     def __post_init__(self) -> None:
@@ -219,15 +221,36 @@ class Sides:
         pair = require_pair_similarity(self.forward_func, self.name)
         return pair.in_float32() if self.float32 else pair
 
-    def threshold(self, given: float | None) -> float:
-        """The threshold that an option gives, or else the pair's own; 0 for another callable.
+    def threshold(self, given: float | None) -> float | None:
+        """The threshold that an option gives, or else the pair's own; None if there is none.
 
         Raises:
-            TypeError, ValueError: not a finite number.
+            TypeError, ValueError: not a finite number, or one that the pair's score cannot reach.
         """
-        return (
-            float(getattr(self.forward_func, "threshold", 0.0)) if given is None else require_threshold(given)
-        )
+        if given is None:
+            return getattr(self.forward_func, "threshold", None)
+        score = self.forward_func.score if isinstance(self.forward_func, PairSimilarity) else Score()
+        return require_threshold(given, score.limits)
+
+    def threshold_share(self, given: float | None) -> Tensor:
+        """Each channel's share of the threshold, ``(N, 1)`` or ``(1, 1)``.
+
+        Without a threshold it is the share of what unrelated embeddings score
+        (:meth:`Score.unrelated <captum_face.pair.scores.Score.unrelated>`), and a remark says so.
+
+        Raises:
+            TypeError, ValueError: as :meth:`threshold`.
+        """
+        theta = self.threshold(given)
+        ends = self.embeddings(False), self.embeddings(True)
+        values = self.pair.score.unrelated(*ends)[:, None]
+        if theta is None:
+            low, high = (f"{float(value):.3g}" for value in torch.aminmax(values))
+            level = low if low == high else f"{low} to {high}"
+            self.remarks["threshold"] = f"at threshold {level} (none given)"
+        else:
+            values = torch.full_like(values[:1], theta)
+        return values / ends[0].shape[1]
 
     def embeddings(self, swapped: bool) -> Tensor:
         """One side's embeddings ``(N, D)`` or ``(1, D)``, without gradients; computed when needed."""

@@ -41,6 +41,7 @@ __all__ = [
 # Red against, blue for: told apart with any colour vision.
 AGAINST, FOR = (np.array(to_rgb(colour)) for colour in ("#b2182b", "#2166ac"))
 _COLOURS = LinearSegmentedColormap.from_list("against_for", [tuple(AGAINST), "white", tuple(FOR)])
+_LETTERS = 13  # of 9 points that fill an inch
 _OPACITY = 0.85  # of the strongest colour, so that the face shows through
 _EMPTY = 0.02  # a panel whose strongest value is below this share of the scale is as good as empty
 
@@ -174,7 +175,7 @@ def score_text(score: float | None, threshold: float | None) -> str:
     """What is known of score and decision in words; empty without a score."""
     if score is None:
         return ""
-    return f"score {score:.3f}" if threshold is None else decision_text(score, threshold)
+    return decision_text(score, threshold)
 
 
 def smoothing_note(sigma: float) -> str:
@@ -183,12 +184,14 @@ def smoothing_note(sigma: float) -> str:
 
 
 def title(figure: Figure, sentence: str, notes: list[str], *, fontsize: float = 10.0) -> None:
-    """A sentence, and below it the notes that are not empty."""
+    """A sentence, and below it the notes that are not empty, in lines that fit the figure's width."""
+    width = int(figure.get_figwidth() * _LETTERS * 9 / fontsize)
     lines = [sentence[:1].upper() + sentence[1:], " · ".join(filter(None, notes))]
-    if any(lines):
-        figure.suptitle("\n".join(filter(None, lines)), fontsize=fontsize, parse_math=False)
+    lines = [part for line in lines for part in textwrap.wrap(line, width)]
+    if lines:
+        figure.suptitle("\n".join(lines), fontsize=fontsize, parse_math=False)
 
 
 def wrapped_title(figure: Figure, text: str) -> None:
-    """A title in as many lines as the figure's width asks for: 13 letters of 9 points fill an inch."""
-    figure.suptitle(textwrap.fill(text, int(13 * figure.get_figwidth())), fontsize=9)
+    """A title in as many lines as the figure's width asks for."""
+    figure.suptitle(textwrap.fill(text, int(_LETTERS * figure.get_figwidth())), fontsize=9)

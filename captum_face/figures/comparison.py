@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -33,8 +33,8 @@ class ExplainedPair(Protocol):
         """The pair's similarity."""
 
     @property
-    def threshold(self) -> float:
-        """The verification threshold."""
+    def threshold(self) -> float | None:
+        """The verification threshold; None if there is none."""
 
     @property
     def images(self) -> tuple[Tensor, Tensor]:
@@ -47,6 +47,10 @@ class ExplainedPair(Protocol):
     @property
     def names(self) -> tuple[str, str]:
         """What to write above the two images."""
+
+    @property
+    def remarks(self) -> Mapping[str, str]:
+        """What the title says of how the maps came about, by topic."""
 
 
 def show_comparison(
@@ -97,10 +101,20 @@ def show_comparison(
     notes = [
         "each row has its own scale",
         draw.smoothing_note(sigma),
+        *_remarks(explanations),
         "outlined: what was changed" if masks is not None else "",
     ]
     draw.title(figure, decision_text(first.score, first.threshold), notes)
     return figure
+
+
+def _remarks(explanations: Sequence[ExplainedPair]) -> list[str]:
+    """The remarks of all rows, each once with the methods that it is about."""
+    methods: dict[str, list[str]] = {}
+    for explanation in explanations:
+        for remark in explanation.remarks.values():
+            methods.setdefault(remark, []).append(explanation.method)
+    return [f"{', '.join(who)}: {remark}" for remark, who in methods.items()]
 
 
 def _row_label(method: str) -> tuple[str, bool]:

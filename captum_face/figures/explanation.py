@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -20,6 +22,7 @@ def show_explanation(
     threshold: float | None = None,
     method: str | None = None,
     names: tuple[str, str] = ("image A", "image B"),
+    remarks: Sequence[str] = (),
     index: int = 0,
     sigma: float = 0.0,
     percentile: float = 99.5,
@@ -33,9 +36,10 @@ def show_explanation(
         inputs: ``(image_a, image_b)``, each ``(N, C, H, W)`` in [0, 1]; a batch of 1 stands against N.
         attributions: What a method's ``attribute(inputs)`` gave.
         score: The pair's score; with ``threshold`` the title states the decision in words.
-        threshold: The verification threshold.
+        threshold: The verification threshold; without one nothing is decided, and the title says so.
         method: Name of the method for the title.
         names: What to write beside the two faces.
+        remarks: What the title says of how the maps came about.
         index: Which pair of the batch.
         sigma: Smooth the maps by a Gaussian of so many pixels; the title says so. 0 shows them as they are.
         percentile: Absolute value at which the colour saturates, as a percentile over both maps.
@@ -55,6 +59,6 @@ def show_explanation(
         axes[row, 0].set_ylabel(name, fontsize=10, parse_math=False)
         draw.draw_row(axes[row], picture, signed / limit, "" if row == 0 else None)
     draw.colour_bar(figure, axes, limit, shrink=0.9, pad=0.02, aspect=32)
-    notes = [method or "", draw.smoothing_note(sigma)]
+    notes = [method or "", *remarks, draw.smoothing_note(sigma)]
     draw.title(figure, draw.score_text(score, threshold), notes, fontsize=11)
     return figure

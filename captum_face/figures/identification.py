@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from matplotlib.figure import Figure
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from captum_face._validation import require_positive_int
 from captum_face.figures import _drawing as draw
+from captum_face.pair.scores import decision_word
 
 __all__ = ["ExplainedMatch", "ExplainedSearch", "show_identification"]
 
@@ -54,8 +55,8 @@ class ExplainedSearch(Protocol):
         """What the title calls the method."""
 
     @property
-    def threshold(self) -> float:
-        """The threshold from which a match is accepted."""
+    def threshold(self) -> float | None:
+        """The threshold from which a match is accepted; None if there is none."""
 
     @property
     def probe(self) -> Tensor:
@@ -72,6 +73,10 @@ class ExplainedSearch(Protocol):
     @property
     def verdict(self) -> str:
         """The decision in words, for the title."""
+
+    @property
+    def remarks(self) -> Mapping[str, str]:
+        """What the title says of how the maps came about, by topic."""
 
 
 def show_identification(
@@ -121,14 +126,19 @@ def show_identification(
     for index, (match, face) in enumerate(zip(matches, faces, strict=True)):
         band, column = divmod(index, columns)
         panels = axes[band * per_band : (band + 1) * per_band, column + 1]
-        word = "accepted" if match.score >= identification.threshold else "rejected"
-        heading = f"{index + 1}. {_short(match.name)}\nscore {match.score:.3f}: {word}"
+        word = decision_word(match.score, identification.threshold)
+        heading = f"{index + 1}. {_short(match.name)}\nscore {match.score:.3f}{f': {word}' if word else ''}"
         draw.draw_picture(panels[0], face, heading, fontsize=8.5)
         draw.draw_evidence(panels[1:3], probe, maps[index] / limit)
         if own:
             draw.draw_evidence(panels[3:5], face, own[index] / limit)
     draw.colour_bar(figure, axes, limit, fontsize=8, shrink=0.8, pad=0.02, aspect=32)
-    notes = [identification.method, draw.smoothing_note(sigma), "all maps on one scale"]
+    notes = [
+        identification.method,
+        *identification.remarks.values(),
+        draw.smoothing_note(sigma),
+        "all maps on one scale",
+    ]
     draw.title(figure, identification.verdict, notes)
     return figure
 

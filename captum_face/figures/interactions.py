@@ -39,7 +39,7 @@ def show_interactions(
         grid: The same as there.
         strongest: How many connections are drawn: those of the largest absolute value.
         score: The pair's score; with ``threshold`` the title states the decision in words.
-        threshold: The verification threshold.
+        threshold: The verification threshold; without one nothing is decided, and the title says so.
         names: What to write above the two faces.
         index: Which pair of the batch.
 

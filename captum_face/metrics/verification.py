@@ -20,6 +20,7 @@ from torch import Tensor
 
 from captum_face._validation import require_choice, require_labels
 from captum_face.pair.embedding import scored
+from captum_face.pair.scores import Threshold
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = [
@@ -248,10 +249,12 @@ def calibrate_threshold(
     far: float | None = None,
     batch_size: int | None = None,
     show_progress: bool = False,
-) -> float:
+) -> Threshold:
     """A verification threshold from pairs whose identity is known. It is returned, not set::
 
         pair.threshold = calibrate_threshold(pair, pairs)
+
+    It knows where it came from (:class:`~captum_face.pair.scores.Threshold`), and every summary says so.
 
     Take other people's pairs than those you evaluate on, or the error rates will flatter.
 
@@ -275,11 +278,12 @@ def calibrate_threshold(
         raise ValueError(f"expected far with criterion='far' and only then, got {criterion=} and {far=}")
     scores, same = _require_labelled(*scored(pair, pairs, batch_size, False, show_progress))
     if criterion == "eer":
-        return eer(scores, same).threshold
+        return Threshold(eer(scores, same).threshold, f"EER of {len(same)} listed pairs")
     if criterion == "accuracy":
-        return best_accuracy(scores, same)[1]
-    curve = roc(scores, same)
-    return _threshold(curve.thresholds, _point_at_far(curve, far, int((~same).sum())))
+        return Threshold(best_accuracy(scores, same)[1], f"best accuracy on {len(same)} listed pairs")
+    curve, impostors = roc(scores, same), int((~same).sum())
+    chosen = _threshold(curve.thresholds, _point_at_far(curve, far, impostors))
+    return Threshold(chosen, f"chosen at FMR {far:g} on {impostors} impostor pairs")
 
 
 def _counts(scores: Tensor, same: Tensor) -> tuple[Tensor, Tensor, Tensor, int, int]:

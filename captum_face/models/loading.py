@@ -19,7 +19,7 @@ from captum_face.models.onnx import load_onnx
 from captum_face.models.synthetic_net import SyntheticFaceNet, synthetic, synthetic_threshold
 from captum_face.models.weights import load_weights
 from captum_face.pair.preprocessing import resolve_preprocess
-from captum_face.pair.scores import Cosine, Score, resolve_score
+from captum_face.pair.scores import Cosine, Score, Threshold, resolve_score
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["MODELS", "ModelEntry", "load_pair"]
@@ -94,7 +94,7 @@ def load_pair(
             begins with, else ``"arcface"``, which InsightFace's ONNX files expect; for factories no
             preprocessing.
         threshold: The verification threshold in units of the score. None for the one that ships with the
-            model, which is a cosine and is not used with another score, else 0.
+            model, which is a cosine and is not used with another score, else none.
         score: A name of :data:`captum_face.pair.scores.SCORES` or a :class:`~captum_face.pair.scores.Score`.
             None for ``"cosine"``, or for the score of a finished pair wrapper.
 
@@ -104,9 +104,10 @@ def load_pair(
     if preprocess == "none":
         preprocess = nn.Identity()
     resolve_preprocess(preprocess)
-    if threshold is not None:
-        threshold = require_threshold(threshold)
     chosen = resolve_score("cosine" if score is None else score)
+    if threshold is not None:
+        # A factory may bring a score of its own, whose limits are looked at then.
+        require_threshold(threshold, *([] if ":" in model else [chosen.limits]))
     if model.lower().endswith(".onnx"):
         if weights is not None:
             raise ValueError(f"expected no weights beside an ONNX file, which holds its own, got {weights}")
@@ -141,7 +142,7 @@ def load_pair(
             "bundled model is 'synthetic'"
         )
     if threshold is None and weights is None and chosen.name == Cosine.name:
-        threshold = entry.threshold
+        threshold = None if entry.threshold is None else Threshold(entry.threshold, "shipped with the model")
     return _wrap(entry.build(weights), preprocess or entry.preprocess, threshold, chosen)
 
 
@@ -151,7 +152,6 @@ def _wrap(
     threshold: float | None,
     score: Score,
 ) -> PairSimilarity:
-    threshold = 0.0 if threshold is None else threshold
     pair = PairSimilarity(network, score=score, preprocess=preprocess, threshold=threshold)
     return pair.eval()
 

@@ -6,6 +6,7 @@ method weight its channel maps by ``c_k`` (see :mod:`captum_face.engines.channel
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,8 +18,11 @@ __all__ = [
     "Dot",
     "NegativeSquaredEuclidean",
     "Score",
+    "Threshold",
     "decision_text",
+    "decision_word",
     "resolve_score",
+    "threshold_source",
     "unit",
 ]
 
@@ -60,7 +64,7 @@ class Score:
 
     #: Name shown in figures and written into summaries.
     name: str = "score"
-    #: Lowest and highest value the score can take.
+    #: Lowest and highest value the score can take; a threshold beyond them is refused.
     limits: tuple[float, float] = (-float("inf"), float("inf"))
 
     @property
@@ -95,6 +99,18 @@ class Score:
             ``(..., D)``; the sum over the last dimension is the score.
         """
         return self.compare(self.normalise(emb_a), self.normalise(emb_b))
+
+    def unrelated(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        """The score of embeddings of these lengths that are at right angles, ``(...)``.
+
+        Methods that weight channels by a threshold use it where none is given. 0, or the limit nearest to
+        it, unless a score knows better.
+
+        Args:
+            emb_a: ``(..., D)`` embeddings as the model gives them.
+            emb_b: The same for the other image; leading dimensions broadcast.
+        """
+        return torch.zeros_like((emb_a * emb_b)[..., 0]).clamp(*self.limits)
 
     def __call__(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
         """The score, ``(...)``: higher means more alike."""
@@ -139,6 +155,9 @@ class NegativeSquaredEuclidean(Score):
     def compare(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
         return -(emb_a - emb_b).square()
 
+    def unrelated(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
+        return -emb_a.square().sum(-1) - emb_b.square().sum(-1)
+
 
 def _require_score(name: str, entry: object) -> None:
     if not (isinstance(entry, type) and issubclass(entry, Score)):
@@ -168,14 +187,68 @@ def resolve_score(score: str | Score) -> Score:
     return SCORES.find(score)()
 
 
-def decision_text(score: float, threshold: float) -> str:
-    """The decision in words.
+class Threshold(float):
+    """A verification threshold that knows where it came from; everywhere else a float.
+
+    Args:
+        value: In units of the score.
+        source: Where it came from, in words, such as ``"EER of 300 listed pairs"``.
+
+    Example::
+
+        >>> threshold = Threshold(0.3, "EER of 300 listed pairs")
+        >>> threshold + 0, threshold.source
+        (0.3, 'EER of 300 listed pairs')
+    """
+
+    source: str
+
+    def __new__(cls, value: float, source: str = "given by the caller") -> Threshold:
+        threshold = super().__new__(cls, value)
+        threshold.source = source
+        return threshold
+
+
+def threshold_source(threshold: float | None) -> str:
+    """Where a threshold came from, in words.
+
+    Example::
+
+        >>> threshold_source(None), threshold_source(0.3), threshold_source(Threshold(0.3, "my own study"))
+        ('none', 'given by the caller', 'my own study')
+    """
+    if threshold is None:
+        return "none"
+    return threshold.source if isinstance(threshold, Threshold) else Threshold(threshold).source
+
+
+def decision_word(
+    score: float, threshold: float | None, accepted: str = "accepted", rejected: str = "rejected"
+) -> str | None:
+    """One of two words for the decision; None without a threshold.
+
+    Example::
+
+        >>> decision_word(0.431, 0.15), decision_word(0.431, 0.5), decision_word(0.431, None)
+        ('accepted', 'rejected', None)
+    """
+    if threshold is None:
+        return None
+    return accepted if score >= threshold else rejected
+
+
+def decision_text(score: float, threshold: float | None) -> str:
+    """The decision in words; without a threshold nothing is decided.
 
     Example::
 
         >>> decision_text(0.431, 0.15)
         'score 0.431 ≥ threshold 0.150: accepted as the same person'
+        >>> decision_text(0.431, None)
+        'score 0.431, no threshold given'
     """
+    if threshold is None:
+        return f"score {score:.3f}, no threshold given"
     digits = next(
         (d for d in range(3, 9) if score == threshold or f"{score:.{d}f}" != f"{threshold:.{d}f}"), 9
     )

@@ -23,7 +23,7 @@ from captum_face._validation import (
 )
 from captum_face.pair.passes import BatchSize, default_batch_size, in_passes
 from captum_face.pair.preprocessing import resolve_preprocess
-from captum_face.pair.scores import Score, resolve_score
+from captum_face.pair.scores import Score, Threshold, resolve_score, threshold_source
 
 __all__ = ["AgainstReference", "PairSimilarity", "frozen", "score_pairs"]
 
@@ -110,7 +110,9 @@ class PairSimilarity(nn.Module):
             that module; a callable may answer with a numpy array, but then has no gradients.
         score: ``"cosine"``, ``"dot"``, ``"euclidean"`` (negative squared distance) or a
             :class:`~captum_face.pair.scores.Score` object. Higher means more alike.
-        threshold: The verification threshold in units of the score; pairs at or above it are accepted.
+        threshold: The verification threshold in units of the score; pairs at or above it are accepted. None
+            for none: scores and maps are computed, and nothing is decided. The attribute of this name can be
+            set, and is checked then.
         preprocess: A name of :data:`captum_face.pair.preprocessing.PRESETS`, a callable on ``[0, 1]`` images,
             or None for models that normalise their input themselves.
         max_batch_size: Most images that the model sees in one call; 1 for models exported with a
@@ -129,8 +131,9 @@ class PairSimilarity(nn.Module):
     Shape: images ``(N, C, H, W)`` in [0, 1], RGB; a batch of 1 on one side broadcasts against N.
 
     Raises:
-        ValueError: unknown score, preset or precision, or a ``max_batch_size`` below 1.
-        TypeError: ``embedding_model`` cannot be called, or the threshold is not a finite number.
+        ValueError: unknown score, preset or precision, a ``max_batch_size`` below 1, a threshold that the
+            score cannot reach.
+        TypeError: ``embedding_model`` cannot be called, or the threshold is not a number.
 
     Example::
 
@@ -146,7 +149,7 @@ class PairSimilarity(nn.Module):
         embedding_model: Callable[[Tensor], Any],
         *,
         score: str | Score = "cosine",
-        threshold: float = 0.0,
+        threshold: float | None = None,
         preprocess: str | Callable[[Tensor], Tensor] | None = None,
         max_batch_size: int | None = None,
         select: int | str | Callable[[Any], Tensor] | None = None,
@@ -161,16 +164,42 @@ class PairSimilarity(nn.Module):
             raise TypeError(f"expected an embedding model, got the class {embedding_model.__name__}")
         if max_batch_size is not None:
             require_positive_int(max_batch_size, "max_batch_size")
-        self.threshold = require_threshold(threshold)
         self.embedding_model = embedding_model
         if not isinstance(embedding_model, nn.Module):
             # Registered, so that frozen() and .to() reach the module behind a bound method.
             self.embedding_owner = _owner(embedding_model)
         self.score = resolve_score(score)
+        self.threshold = threshold
         self.preprocess = resolve_preprocess(preprocess)
         self.max_batch_size = max_batch_size
         self.select = select
         self.precision = require_choice(precision, PRECISIONS, "precision")
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """The verification threshold in units of the score, a float that knows its source; None for none."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float | None) -> None:
+        self._threshold = (
+            None
+            if value is None
+            else Threshold(require_threshold(value, self.score.limits), threshold_source(value))
+        )
+
+    def needed_threshold(self) -> Threshold:
+        """The threshold, for what cannot do without.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.threshold is None:
+            raise ValueError(
+                "expected a threshold to decide by, got none; give PairSimilarity(threshold=...), or set "
+                "pair.threshold = captum_face.metrics.calibrate_threshold(pair, pairs)"
+            )
+        return self.threshold
 
     def forward(self, image_a: Tensor, image_b: Tensor) -> Tensor:
         """Scores ``(N,)``. Cost: one forward pass per image of each side (a batch of 1 is embedded once).
@@ -287,11 +316,15 @@ class PairSimilarity(nn.Module):
         """True where the pair is accepted as the same person (score >= threshold), ``(N,)`` bool.
 
         Runs in eval mode without gradients, whatever mode the model is in.
+
+        Raises:
+            ValueError: there is no threshold.
         """
+        threshold = self.needed_threshold()
         with self.frozen(), torch.no_grad():
             scores = self(image_a, image_b)
         # As Python's floats, like everywhere else: a tensor would round the threshold to its own dtype.
-        return torch.tensor([score >= self.threshold for score in scores.tolist()], device=scores.device)
+        return torch.tensor([score >= threshold for score in scores.tolist()], device=scores.device)
 
     def against(self, reference: Tensor) -> AgainstReference:
         """The score as a function of one image, for methods that are made for one input.
@@ -329,7 +362,8 @@ class PairSimilarity(nn.Module):
     def extra_repr(self) -> str:
         reduced = "" if self.precision == "float32" else f", precision={self.precision}"
         batch = f"max_batch_size={self.max_batch_size}"
-        return f"score={self.score.name}, threshold={self.threshold:g}, {batch}{reduced}"
+        threshold = "None" if self.threshold is None else f"{self.threshold:g}"
+        return f"score={self.score.name}, threshold={threshold}, {batch}{reduced}"
 
 
 class AgainstReference(nn.Module):

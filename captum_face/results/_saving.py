@@ -48,9 +48,13 @@ def file_name(label: str) -> str:
 
 
 def settings(
-    pair: PairSimilarity, spec: MethodSpec, options: dict[str, Any], image: Tensor
+    pair: PairSimilarity,
+    spec: MethodSpec,
+    options: dict[str, Any],
+    image: Tensor,
+    remarks: dict[str, str],
 ) -> dict[str, Any]:
-    """What decides an explanation, the method's defaults included, as JSON can hold it."""
+    """What decides an explanation, the method's defaults and remarks included, as JSON can hold it."""
     defaults = {name: parameter.default for name, parameter in spec.kind.options().items()}
     chosen = {**defaults, **spec.arguments, **options}
     return {
@@ -61,6 +65,7 @@ def settings(
         "preprocess": repr(pair.preprocess),
         "embedding_model": type(pair.embedding_model).__name__,
         "image_size": list(image.shape[-2:]),
+        "remarks": remarks,
     }
 
 

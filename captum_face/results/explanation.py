@@ -21,7 +21,7 @@ from captum_face.data.images import load_image
 from captum_face.figures.explanation import show_explanation
 from captum_face.maps.regions import TEMPLATE_SIZE, region_shares
 from captum_face.maps.signed import pixel_map
-from captum_face.pair.scores import decision_text
+from captum_face.pair.scores import Threshold, decision_text, decision_word, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.results._saving import file_name, save_result, settings, versions
 
@@ -37,7 +37,7 @@ class Explanation:
 
     method: str  #: name in the registry, with the options that were written behind it
     score: float  #: the pair's similarity
-    threshold: float  #: the verification threshold
+    threshold: float | None  #: the verification threshold; None if there is none
     images: tuple[Tensor, Tensor]  #: ``(1, C, H, W)`` each, as explained
     attributions: tuple[Tensor, Tensor]  #: ``(1, C, H, W)`` each, positive = for the same person
     settings: dict[str, Any]  #: the method's options, defaults included, and the pair wrapper's
@@ -47,14 +47,19 @@ class Explanation:
     regions: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]] | None = field(default=None)
 
     @property
-    def decision(self) -> bool:
-        """True if the pair is accepted as the same person."""
-        return self.score >= self.threshold
+    def decision(self) -> bool | None:
+        """True if the pair is accepted as the same person; None without a threshold."""
+        return None if self.threshold is None else self.score >= self.threshold
 
     @property
     def verdict(self) -> str:
         """Score, threshold and decision in words."""
         return decision_text(self.score, self.threshold)
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """What to know of how the maps came about, by topic, such as the threshold where none was given."""
+        return dict(self.settings.get("remarks", {}))
 
     @property
     def maps(self) -> tuple[Tensor, Tensor]:
@@ -86,6 +91,7 @@ class Explanation:
             "threshold": self.threshold,
             "method": self.method,
             "names": self.names,
+            "remarks": list(self.remarks.values()),
         }
         return show_explanation(self.images, self.attributions, **{**defaults, **options})
 
@@ -96,7 +102,8 @@ class Explanation:
             "images": list(self.names),
             "score": self.score,
             "threshold": self.threshold,
-            "decision": "same person" if self.decision else "different people",
+            "threshold_source": threshold_source(self.threshold),
+            "decision": decision_word(self.score, self.threshold, "same person", "different people"),
             "accepted": self.decision,
             "protocol": self.settings,
             "versions": versions(),
@@ -115,7 +122,7 @@ class Explanation:
         Returns:
             The paths, by ``"figure"``, ``"maps"`` and ``"summary"``. The ``.npz`` holds ``attr_a`` and
             ``attr_b`` ``(C, H, W)``, ``map_a`` and ``map_b`` ``(H, W)``, float32 and signed, and
-            ``score`` and ``threshold``.
+            ``score`` and ``threshold`` (NaN if there is none).
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +135,8 @@ class Explanation:
             )
             for side, value in zip("ab", values, strict=True)
         }
-        arrays |= {"score": np.array(self.score), "threshold": np.array(self.threshold)}
+        threshold = np.nan if self.threshold is None else float(self.threshold)
+        arrays |= {"score": np.array(self.score), "threshold": np.array(threshold)}
         save_result(paths, arrays, self.plot(**options), self.summary(), options)
         return paths
 
@@ -143,6 +151,8 @@ class Explanation:
             f'<img alt="{html.escape(repr(self))}" style="max-width: 720px" '
             f'src="data:image/png;base64,{picture}">'
         ]
+        if self.threshold is not None:
+            parts.append(f"<p>threshold: {html.escape(threshold_source(self.threshold))}</p>")
         if self.regions is not None:
             head = "".join(
                 f"<th>{html.escape(name)}: {kind}</th>" for name in self.names for kind in ("for", "against")
@@ -176,7 +186,8 @@ def explain(
     """Explains one pair of face images.
 
     Args:
-        pair: The model with its threshold and preprocessing.
+        pair: The model with its preprocessing, and the threshold that decides. Without a threshold nothing is
+            decided, and methods that use one say what they took instead: see :attr:`Explanation.remarks`.
         image_a: A path, a PIL image, or a float tensor ``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1].
         image_b: The other one.
         method: ``"NAME"`` or ``"NAME:KEY=VALUE,..."`` as the command line takes it, with a name of
@@ -216,15 +227,14 @@ def explain(
         )
     found = attribution.attribute_detailed(images, **options)
     attr_a, attr_b = map(spec.smoothed, found.attributions)
-    threshold = options.get("threshold")
     aligned = tuple(images[0].shape[-2:]) == (TEMPLATE_SIZE, TEMPLATE_SIZE)
     return Explanation(
         method=spec.label,
         score=float(found.scores),
-        threshold=pair.threshold if threshold is None else float(threshold),
+        threshold=threshold_of(pair, options),
         images=images,
         attributions=(attr_a, attr_b),
-        settings=settings(pair, spec, options, images[0]),
+        settings=settings(pair, spec, options, images[0], found.remarks),
         names=names or (_name(image_a, "image A"), _name(image_b, "image B")),
         regions=(region_shares(attr_a), region_shares(attr_b)) if aligned else None,
     )
@@ -246,6 +256,12 @@ def prepared_method(
     if not spec.kind.deterministic() and options.get("seed") is None and options.get("generator") is None:
         options = {**options, "seed": 0}
     return spec, spec.build(pair), options
+
+
+def threshold_of(pair: PairSimilarity, options: dict[str, Any]) -> Threshold | None:
+    """The threshold that decides: the one among a method's options, or else the pair's own."""
+    given = options.get("threshold")
+    return pair.threshold if given is None else Threshold(given, threshold_source(given))
 
 
 def single_image(image: str | Path | Image.Image | Tensor) -> Tensor:

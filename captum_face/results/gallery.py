@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ class GalleryAttributions:
     attributions: Tensor
     indices: Tensor  #: ``(k,)`` int64: which images of the gallery these are
     scores: Tensor  #: ``(k,)``: the probe's score against each of them
+    #: What to say of how the maps came about, by topic: see :class:`~captum_face.DetailedAttributions`
+    remarks: dict[str, str] = field(default_factory=dict)
 
 
 def attribute_gallery(
@@ -109,10 +111,10 @@ def attribute_gallery(
             indices = scores.argsort(descending=True, stable=True)[:top_k]
             options = select_baselines(method, options, indices, len(gallery))
             gallery, gallery_embeddings = gallery[indices], gallery_embeddings[indices]
-    maps = method.attribute_probe(
+    maps, remarks = method.probe_with_remarks(
         (probe, gallery), partner_embeddings=gallery_embeddings.to(probe.device), **options
     )
-    return GalleryAttributions(maps, indices, scores[indices])
+    return GalleryAttributions(maps, indices, scores[indices], remarks)
 
 
 def select_baselines(

@@ -24,11 +24,11 @@ from captum_face.figures.identification import show_identification
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.embedding import gallery_scores, read_images
 from captum_face.pair.passes import BatchSize, require_batch_size
-from captum_face.pair.scores import decision_text
+from captum_face.pair.scores import decision_text, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 from captum_face.results._saving import file_name, save_result, settings, versions
-from captum_face.results.explanation import prepared_method, single_image
+from captum_face.results.explanation import prepared_method, single_image, threshold_of
 from captum_face.results.gallery import attribute_gallery, select_baselines
 
 __all__ = ["Identification", "Match", "identify"]
@@ -53,7 +53,7 @@ class Identification:
     """The best matches of a probe in a gallery, explained; made by :func:`identify`."""
 
     method: str  #: name in the registry
-    threshold: float  #: the threshold from which a match is accepted
+    threshold: float | None  #: the threshold from which a match is accepted; None if there is none
     probe: Tensor  #: ``(1, C, H, W)``
     name: str  #: what figures call the probe
     matches: tuple[Match, ...]  #: the best first
@@ -62,15 +62,23 @@ class Identification:
     left_out: dict[str, str] = field(default_factory=dict)  #: gallery files that were not searched, and why
 
     @property
-    def decision(self) -> bool:
-        """True if the best match is accepted as the same person; else the probe is nobody in the gallery."""
-        return self.matches[0].score >= self.threshold
+    def decision(self) -> bool | None:
+        """True if the best match is accepted as the same person; else the probe is nobody in the gallery.
+
+        None without a threshold.
+        """
+        return None if self.threshold is None else self.matches[0].score >= self.threshold
 
     @property
     def verdict(self) -> str:
         """The best match, its score and the decision in words."""
         best = self.matches[0]
         return f"best match of {len(self.ranking)}: {best.name}, {decision_text(best.score, self.threshold)}"
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """What to know of how the maps came about, by topic, such as the threshold where none was given."""
+        return dict(self.settings.get("remarks", {}))
 
     @property
     def maps(self) -> Tensor:
@@ -87,9 +95,14 @@ class Identification:
             "method": self.method,
             "probe": self.name,
             "threshold": self.threshold,
+            "threshold_source": threshold_source(self.threshold),
             "accepted": self.decision,
             "matches": [
-                {"name": match.name, "score": match.score, "accepted": match.score >= self.threshold}
+                {
+                    "name": match.name,
+                    "score": match.score,
+                    "accepted": None if self.threshold is None else match.score >= self.threshold,
+                }
                 for match in self.matches
             ],
             "searched": len(self.ranking),
@@ -108,8 +121,9 @@ class Identification:
         Returns:
             The paths, by ``"figure"``, ``"maps"``, ``"summary"`` and ``"ranking"``. The ``.npz`` holds
             ``attributions`` ``(k, C, H, W)`` and ``maps`` ``(k, H, W)`` of the probe, float32 and signed,
-            ``names`` and ``scores`` of the matches and the ``threshold``; with the matches' own maps also
-            ``own_attributions``. The ranking has a line for each image that was searched.
+            ``names`` and ``scores`` of the matches and the ``threshold`` (NaN if there is none); with the
+            matches' own maps also ``own_attributions``. The ranking has a line for each image that was
+            searched.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +138,7 @@ class Identification:
             "maps": self.maps.float().cpu().numpy(),
             "names": np.array([match.name for match in self.matches]),
             "scores": np.array([match.score for match in self.matches]),
-            "threshold": np.array(self.threshold),
+            "threshold": np.array(np.nan if self.threshold is None else float(self.threshold)),
         }
         own = [match.own_attribution for match in self.matches if match.own_attribution is not None]
         if own:
@@ -163,7 +177,8 @@ def identify(
     against (after Lu and Ebrahimi, arXiv 2407.05983, who explain identification by CorrRISE).
 
     Args:
-        pair: The model with its threshold and preprocessing.
+        pair: The model with its preprocessing, and the threshold that decides; without one nothing is
+            decided.
         probe: A path, a PIL image, or a float tensor ``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1].
         gallery: A folder, searched with its subfolders for image files; a sequence of paths; or a tensor
             ``(K, 3, H, W)`` in [0, 1]. All of the probe's size, and aligned like it. The probe's own file is
@@ -236,15 +251,15 @@ def identify(
     images = torch.cat([loaders[known[i]]().to(image) for i in best.tolist()])
     options = select_baselines(attribution, options, best, len(known))
     if both:
-        maps, own_maps = attribution.attribute((image, images), **options)
+        detailed = attribution.attribute_detailed((image, images), **options)
+        (maps, own_maps), remarks = detailed.attributions, detailed.remarks
     else:
         found = attribute_gallery(attribution, image, images, gallery_embeddings=table[best], **options)
-        maps, own_maps = found.attributions, None
+        maps, own_maps, remarks = found.attributions, None, found.remarks
     maps, own_maps = spec.smoothed(maps), None if own_maps is None else spec.smoothed(own_maps)
-    threshold = options.get("threshold")
     return Identification(
         method=spec.label,
-        threshold=pair.threshold if threshold is None else float(threshold),
+        threshold=threshold_of(pair, options),
         probe=image,
         name=own_file.name if own_file is not None else "probe",
         matches=tuple(
@@ -258,7 +273,7 @@ def identify(
             for row, i in enumerate(best.tolist())
         ),
         ranking=tuple((known[i], float(scores[i])) for i in order.tolist()),
-        settings=settings(pair, spec, options, image) | {"top_k": top_k},
+        settings=settings(pair, spec, options, image, remarks) | {"top_k": top_k},
         left_out=left_out,
     )
 

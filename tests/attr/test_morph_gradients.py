@@ -9,7 +9,7 @@ from torch import nn
 
 from captum_face import MorphGradients, PairSimilarity
 from captum_face.attr import morph_gradients
-from captum_face.engines.cohort import cycle_members, draw_cohort
+from captum_face.engines.cohort import cycle_members, draw_cohort, require_cohort
 from captum_face.engines.morphs import morphs
 from captum_face.maps.signed import smooth
 
@@ -74,7 +74,7 @@ def test_equals_the_loop_over_points_in_double_precision(strict, images, cohort)
     generator = torch.Generator().manual_seed(7)
     lines = morphs(13, SIZE, softness=None, generator=generator)
     regions = morphs(13, SIZE, softness=0.7, generator=generator)
-    drawn = draw_cohort(cohort.double(), 13, generator)
+    drawn = draw_cohort(require_cohort(cohort, (a, b)), 13, generator).faces
     starts = drawn[cycle_members(drawn, 13)]
     with pair.frozen():
         for i in range(3):

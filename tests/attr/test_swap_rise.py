@@ -5,7 +5,7 @@ import torch
 
 from captum_face import CorrRISE, PairSimilarity, SwapRISE
 from captum_face.attr.swap_rise import visibility_effect
-from captum_face.engines.cohort import draw_cohort
+from captum_face.engines.cohort import draw_cohort, require_cohort
 from captum_face.engines.masks import random_patches
 
 SIZE = (18, 14)
@@ -42,7 +42,7 @@ def test_equals_the_loop_over_masks(strict, images, cohort):
     found = SwapRISE(strict, faces).components((a, b), perturbations_per_eval=6, **options)
     generator = torch.Generator().manual_seed(4)
     masks = random_patches(20, SIZE, n_patches=2, generator=generator)
-    starts = draw_cohort(faces, 3, generator)
+    starts = draw_cohort(require_cohort(faces, (a, b)), 3, generator).faces
     with torch.no_grad():
         for i in range(3):
             for side, (own, partner) in enumerate(((a[i], b[i]), (b[i], a[i]))):

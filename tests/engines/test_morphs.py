@@ -10,7 +10,7 @@ from captum_face import PairSimilarity
 from captum_face.attr._morphing import Ends, MorphComponents
 from captum_face.data import synthetic
 from captum_face.data.faces import render_faces
-from captum_face.engines.cohort import alignment, cycle_members, draw_cohort, require_cohort
+from captum_face.engines.cohort import Cohort, alignment, cycle_members, draw_cohort, require_cohort
 from captum_face.engines.morphs import morphs
 from captum_face.engines.sides import Sides
 
@@ -65,6 +65,10 @@ def test_bad_options_of_morphs(options):
         morphs(2, (8, 8), **options)
 
 
+def given(faces):
+    return Cohort(faces, tuple(map(str, range(len(faces)))), f"{len(faces)} images", rendered=False)
+
+
 def components(cohort, perfect, scores):
     both = torch.tensor([cohort]), torch.tensor([perfect])
     maps = torch.ones(1, 1, 2, 2)
@@ -111,19 +115,22 @@ def test_cohort_no_less_alike_than_the_partner_itself():
 
 def test_every_stranger_has_as_many_cycle_members():
     people = torch.arange(3.0)
-    drawn = draw_cohort(people, 8, generator())
-    assert sorted(drawn.tolist()) == people.tolist()
-    assert sorted(cycle_members(drawn, 8).bincount().tolist()) == [2, 3, 3]
-    many = draw_cohort(torch.arange(50.0), 8, generator())
-    assert len(many.unique()) == 8
-    assert many.max() > 8
+    drawn = draw_cohort(given(people), 8, generator())
+    assert sorted(drawn.faces.tolist()) == people.tolist()
+    assert drawn.origin == "3 images"
+    assert sorted(cycle_members(drawn.faces, 8).bincount().tolist()) == [2, 3, 3]
+    many = draw_cohort(given(torch.arange(50.0)), 8, generator())
+    assert len(many.faces.unique()) == 8
+    assert many.faces.max() > 8
+    assert [float(name) for name in many.names] == many.faces.tolist()
+    assert many.origin == "8 of 50 images"
 
 
 def test_cohort_count_as_often_as_they_have_cycle_members():
     pair = pixels()
     images = [torch.rand(1, 3, 12, 12, generator=generator(seed)) for seed in (0, 1)]
     faces = torch.rand(3, 3, 12, 12, generator=generator(2))
-    found = Ends.of(Sides(pair, (images[0], images[1])), faces, None, n_points=5)
+    found = Ends.of(Sides(pair, (images[0], images[1])), given(faces), None, n_points=5)
     scores = pair(faces, images[1].expand(3, -1, -1, -1))
     expected = (scores[[0, 1, 2, 0, 1]]).mean()
     torch.testing.assert_close(found.cohort_scores[0], expected[None])
@@ -136,12 +143,19 @@ def test_cohort_from_a_folder(tmp_path):
     for index, face in enumerate(faces):
         save_image(face, tmp_path / f"someone_{index}.png")
     like = (torch.rand(1, 3, 12, 10), torch.rand(1, 3, 12, 10))
-    assert (require_cohort(tmp_path, like) - faces).abs().max() < 1 / 255
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    found = require_cohort(tmp_path, like)
+    assert (found.faces - faces).abs().max() < 1 / 255
+    assert found.names == tuple(f"someone_{index}.png" for index in range(5))
+    assert found.origin == f"5 images of {tmp_path}, 1 left out (broken.png)"
+    assert not found.rendered
 
 
 def test_rendered_cohort_take_the_images_form():
     images = torch.rand(2, 1, 40, 36, dtype=torch.float64), torch.rand(2, 1, 40, 36, dtype=torch.float64)
-    faces = require_cohort(None, images)
+    found = require_cohort(None, images)
+    faces = found.faces
+    assert (found.origin, found.rendered) == ("8 rendered faces", True)
     assert faces.shape[1:] == (1, 40, 36)
     assert faces.dtype == torch.float64
     assert faces.std(0).mean() > 0.05  # different people
@@ -181,13 +195,19 @@ def test_who_is_no_member():
     others = torch.rand(5, 3, 12, 12, generator=generator(2)) - 0.4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Ends.of(Sides(pixels(), images), others, 0.9)
+        for threshold in (0.9, None):
+            Ends.of(Sides(pixels(), images), given(others), threshold)
     for image in images:
-        known = torch.cat([others, image[1:] + 0.01])
-        with pytest.warns(
-            UserWarning, match=r"1 of 6 members of the cohort look like .* scores (0.99|1.00)\d, .* 0.900"
-        ):
-            Ends.of(Sides(pixels(), images), known, 0.9)
+        known = given(torch.cat([others, image[1:] + 0.01]))
+        known = known._replace(names=(*"abcde", "same/person.png"))
+        for threshold, said in ((0.9, "the threshold is 0.900"), (None, "no threshold is given")):
+            sides = Sides(pixels(), images)
+            with pytest.warns(
+                UserWarning,
+                match=rf"1 of 6 members .* look like .*{said}; .* same/person.png \((0.99|1.00)\d\)\)",
+            ):
+                Ends.of(sides, known, threshold)
+            assert "same/person.png" in sides.remarks["similar_members"]
 
 
 def test_ends_are_scored_alike_with_a_module_and_a_function():
@@ -197,8 +217,8 @@ def test_ends_are_scored_alike_with_a_module_and_a_function():
         torch.rand(4, 3, 12, 12, generator=generator(1)),
     )
     starts = torch.rand(5, 3, 12, 12, generator=generator(2))
-    first = Ends.of(Sides(pair, images), starts, None)
-    second = Ends.of(Sides(lambda a, b: pair(a, b), images), starts, None)
+    first = Ends.of(Sides(pair, images), given(starts), None)
+    second = Ends.of(Sides(lambda a, b: pair(a, b), images), given(starts), None)
     for x, y in zip(
         [*first.cohort_scores, *first.perfect_scores, first.scores],
         [*second.cohort_scores, *second.perfect_scores, second.scores],
@@ -221,9 +241,9 @@ def test_images_that_do_not_lie_on_the_others_are_noticed():
     pair = PairSimilarity(nn.Flatten(), threshold=0.999999)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Ends.of(Sides(pair, images), faces, 1.0)
+        Ends.of(Sides(pair, images), given(faces), 1.0)
     with pytest.warns(UserWarning, match=r"image_b\[0\] does not lie on the cohort's mean face"):
-        Ends.of(Sides(pair, (two.image_a, shifted)), faces, 1.0)
+        Ends.of(Sides(pair, (two.image_a, shifted)), given(faces), 1.0)
 
 
 def test_images_that_share_their_memory_are_told_apart():
@@ -232,7 +252,8 @@ def test_images_that_share_their_memory_are_told_apart():
     starts = torch.rand(4, 3, 12, 12, generator=generator(1))
     pair = pixels()
     got, want = (
-        Ends.of(Sides(pair, (images, first)), starts, None) for first in (images[:1], images[:1].clone())
+        Ends.of(Sides(pair, (images, first)), given(starts), None)
+        for first in (images[:1], images[:1].clone())
     )
     torch.testing.assert_close(got.scores, want.scores)
     torch.testing.assert_close(got.scores, pair(images, images[:1]))

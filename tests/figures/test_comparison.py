@@ -59,13 +59,17 @@ def test_rows_of_plain_data(images):
         images: tuple
         attributions: tuple
         names: tuple
+        remarks: dict
 
     pair = tuple(image[:1] for image in images)
-    rows = [Row(name, 0.4, 0.3, pair, tuple(image - 0.5 for image in pair), ("ann", "bob")) for name in "xy"]
+    maps, names = tuple(image - 0.5 for image in pair), ("ann", "bob")
+    rows = [Row(name, 0.4, 0.3, pair, maps, names, {"cohort": "cohort: Ann"}) for name in "xy"]
+    rows.append(Row("z", 0.4, 0.3, pair, maps, names, {}))
     figure = show_comparison(rows)
     assert "accepted as the same person" in figure.get_suptitle()
+    assert "x, y: cohort: Ann" in figure.get_suptitle()
     assert [figure.axes[i].get_title() for i in (0, 3)] == ["ann", "bob"]
-    assert [figure.axes[i].get_ylabel() for i in (0, 6)] == ["x", "y"]
+    assert [figure.axes[i].get_ylabel() for i in (0, 6, 12)] == ["x", "y", "z"]
 
 
 @pytest.mark.parametrize(

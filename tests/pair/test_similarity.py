@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
@@ -8,9 +9,9 @@ import torch
 from captum.attr import IntegratedGradients, Saliency
 from torch import nn
 
-from captum_face import PairSimilarity
+from captum_face import FGGB, PairSimilarity
 from captum_face.pair import frozen
-from captum_face.pair.scores import Cosine, Score
+from captum_face.pair.scores import Cosine, Score, Threshold
 from tests.conftest import small_net
 
 
@@ -354,11 +355,41 @@ def test_select_on_a_plain_tensor_is_not_called_a_fixed_batch(net, images):
 
 def test_frozen_torchscript_and_inference_parameters(net, images):
     frozen_script = torch.jit.freeze(torch.jit.trace(net, images[0]))
-    expected = PairSimilarity(net).decide(*images)
-    assert torch.equal(PairSimilarity(frozen_script).decide(*images), expected)
+    expected = PairSimilarity(net, threshold=0.0).decide(*images)
+    assert torch.equal(PairSimilarity(frozen_script, threshold=0.0).decide(*images), expected)
     with torch.inference_mode():
         inference = small_net().eval()
-    assert torch.equal(PairSimilarity(inference).decide(*images), expected)
+    assert torch.equal(PairSimilarity(inference, threshold=0.0).decide(*images), expected)
+
+
+def test_without_a_threshold_nothing_is_decided(net, images):
+    pair = PairSimilarity(net)
+    assert pair.threshold is None
+    assert pair(*images).shape == (len(images[0]),)
+    assert "threshold=None" in repr(pair)
+    with pytest.raises(ValueError, match=r"expected a threshold to decide by, got none; give PairSimilarity"):
+        pair.decide(*images)
+    pair.threshold = Threshold(0.2, "EER of 7 listed pairs")
+    assert (pair.threshold, pair.threshold.source) == (0.2, "EER of 7 listed pairs")
+    assert copy.deepcopy(pair).threshold.source == "EER of 7 listed pairs"
+    pair.threshold = 0.3
+    assert pair.threshold.source == "given by the caller"
+
+
+@pytest.mark.parametrize(
+    ("score", "threshold", "limits"),
+    [("cosine", 30, "-1 to 1"), ("cosine", -1.01, "-1 to 1"), ("euclidean", 0.1, "-inf to 0")],
+)
+def test_thresholds_that_the_score_cannot_reach(net, score, threshold, limits):
+    message = f"expected a threshold that the score can reach, {limits}, got {threshold:g}"
+    with pytest.raises(ValueError, match=message):
+        PairSimilarity(net, score=score, threshold=threshold)
+    pair = PairSimilarity(net, score=score)
+    with pytest.raises(ValueError, match=message):
+        pair.threshold = threshold
+    with pytest.raises(ValueError, match=message):
+        FGGB(pair).attribute((torch.rand(1, 3, 18, 14),) * 2, threshold=threshold)
+    assert PairSimilarity(net, score="dot", threshold=30).threshold == 30
 
 
 @pytest.mark.parametrize("threshold", [np.float32(0.25), torch.tensor(0.25), 0.25])

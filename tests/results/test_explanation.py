@@ -33,6 +33,41 @@ def test_fields_agree_with_the_methods(pair, faces):
         assert shares == region_shares(attr)
 
 
+def test_without_a_threshold_nothing_is_decided(faces, tmp_path):
+    pair = PairSimilarity(small_net().eval())
+    explanation = explain(pair, *faces)
+    assert explanation.decision is None
+    assert explanation.verdict == f"score {explanation.score:.3f}, no threshold given"
+    assert explanation.remarks == {"threshold": "at threshold 0 (none given)"}
+    title = explanation.plot().get_suptitle()
+    assert "no threshold given\n" in title
+    assert "fggb · at threshold 0 (none given)" in title
+    found = json.loads(explanation.save(tmp_path)["summary"].read_text())
+    assert [found[name] for name in ("threshold", "threshold_source", "decision", "accepted")] == [
+        None,
+        "none",
+        None,
+        None,
+    ]
+    assert found["protocol"]["remarks"] == explanation.remarks
+    assert np.isnan(np.load(tmp_path / "fggb.npz")["threshold"])
+    for given in (explain(pair, *faces, threshold=0.0), explain(pair, *faces, "corrrise", n_masks=9)):
+        assert given.remarks == {}
+    assert explain(pair, *faces, threshold=0.0).summary()["threshold_source"] == "given by the caller"
+
+
+@pytest.mark.parametrize("method", ["fggb", "xssab"])
+@pytest.mark.parametrize("score", ["cosine", "dot", "euclidean"])
+def test_without_a_threshold_channels_are_weighed_against_embeddings_at_right_angles(faces, method, score):
+    pair = PairSimilarity(small_net().eval(), score=score)
+    with torch.no_grad():
+        squares = sum(float(pair.embed(image).square().sum()) for image in faces)
+    level = -squares if score == "euclidean" else 0.0
+    found, want = explain(pair, *faces, method), explain(pair, *faces, method, threshold=level)
+    torch.testing.assert_close(found.attributions, want.attributions)
+    assert found.remarks["threshold"] == f"at threshold {level:.3g} (none given)".replace("-0 ", "0 ")
+
+
 def test_seeded_by_default_and_settings_complete(pair, faces):
     first, second = (explain(pair, *faces, method="corrrise", n_masks=9) for _ in range(2))
     assert torch.equal(first.maps[0], second.maps[0])
@@ -122,6 +157,7 @@ def test_model_comes_back_as_it_was(faces):
         ({"image_b": torch.rand(3, 112, 100)}, ValueError, "same channels and size"),
         ({"names": ("a",)}, ValueError, "names for two images"),
         ({"threshold": float("nan")}, ValueError, "finite threshold"),
+        ({"threshold": 30}, ValueError, "a threshold that the score can reach, -1 to 1, got 30"),
         ({"gradient": "both"}, ValueError, "unknown gradient option"),
         ({"pair": small_net()}, TypeError, "PairSimilarity, got SmallNet"),
     ],
