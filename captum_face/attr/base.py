@@ -123,6 +123,7 @@ class PairAttribution(Attribution):
 
     forward_func: Callable[..., Tensor]
     name: ClassVar[str] = ""  #: what ``explain(method=...)`` and ``--method`` call it
+    display: ClassVar[str] = ""  #: what figures and reports call it
     family: ClassVar[str] = ""  #: ``"feature-guided"``, ``"gradient"``, ``"occlusion"`` or another
     passes: ClassVar[str] = ""  #: forward and backward passes for a pair, D = embedding size
     source: ClassVar[str] = ""  #: the publication

@@ -28,6 +28,7 @@ __all__ = ["BiLRP"]
 
 @method(
     "bilrp",
+    display="BiLRP",
     family="relevance",
     source="arXiv 2003.05431",
     passes="16 backward, about 48 forward",

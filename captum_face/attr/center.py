@@ -13,7 +13,9 @@ from captum_face.engines.sides import Side, Sides
 __all__ = ["Center"]
 
 
-@method("center", family="null baseline", source="none", passes="none", null=True, argues="for")
+@method(
+    "center", display="Centre", family="null baseline", source="none", passes="none", null=True, argues="for"
+)
 class Center(PairAttribution):
     """A Gaussian around the centre in place of an explanation: where an aligned face is anyway."""
 

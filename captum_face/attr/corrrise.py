@@ -28,7 +28,13 @@ _CORRELATIONS = ("pearson", "spearman")
 _FIRST_LOOK, _STEP = 100, 50
 
 
-@method("corrrise", family="occlusion", source="arXiv 2305.08546", passes="2 n_masks + 2 forward")
+@method(
+    "corrrise",
+    display="CorrRISE",
+    family="occlusion",
+    source="arXiv 2305.08546",
+    passes="2 n_masks + 2 forward",
+)
 class CorrRISE(PairAttribution):
     r"""Correlation-based RISE (Lu et al., WACV 2024, arXiv 2305.08546).
 

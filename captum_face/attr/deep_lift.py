@@ -51,6 +51,7 @@ _NO_RULE_FROM = (
 
 @method(
     "deep_lift",
+    display="DeepLIFT",
     family="gradient",
     source="arXiv 1704.02685",
     passes="4 backward, 6 forward",

@@ -20,6 +20,7 @@ _DIRECTIONS = {"away": (-1,), "towards": (1,), "both": (-1, 1)}
 
 @method(
     "fame",
+    display="FAME",
     family="gradient",
     source="arXiv 2605.12017",
     passes="4 n_steps backward, 4 n_steps + 2 forward",

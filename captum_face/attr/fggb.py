@@ -21,6 +21,7 @@ __all__ = ["FGGB"]
 
 @method(
     "fggb",
+    display="FGGB",
     family="feature-guided",
     source="arXiv 2403.04549",
     passes="2 D backward, 2 internal_batch_size + 2 forward",

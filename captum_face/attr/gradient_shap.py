@@ -19,6 +19,7 @@ __all__ = ["PairGradientShap"]
 
 @method(
     "gradient_shap",
+    display="Gradient SHAP",
     family="gradient",
     source="arXiv 1705.07874",
     passes="2 n_samples backward, 2 n_samples + 2 forward",

@@ -21,6 +21,7 @@ __all__ = ["PairGuidedBackprop"]
 
 @method(
     "guided_backprop",
+    display="Guided backpropagation",
     family="gradient",
     source="arXiv 1412.6806",
     passes="2 backward, 4 forward",

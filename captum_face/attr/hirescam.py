@@ -15,6 +15,7 @@ __all__ = ["PairHiResCam"]
 
 @method(
     "hirescam",
+    display="HiResCAM",
     family="gradient",
     source="arXiv 2011.08891",
     passes="2 backward, 5 forward",

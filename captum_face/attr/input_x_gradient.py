@@ -15,6 +15,7 @@ __all__ = ["PairInputXGradient"]
 
 @method(
     "input_x_gradient",
+    display="Input × gradient",
     family="gradient",
     source="arXiv 1605.01713",
     passes="2 backward, 4 forward",

@@ -10,6 +10,7 @@ __all__ = ["PairBlurredIntegratedGradients"]
 
 @method(
     "integrated_gradients_blurred",
+    display="Integrated gradients from a blurred image",
     family="gradient",
     source="arXiv 1703.01365",
     passes="2 n_steps backward, 2 n_steps + 2 forward",

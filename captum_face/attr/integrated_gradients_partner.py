@@ -10,6 +10,7 @@ __all__ = ["PairPartnerIntegratedGradients"]
 
 @method(
     "integrated_gradients_partner",
+    display="Integrated gradients from the partner",
     family="gradient",
     source="arXiv 1703.01365",
     passes="2 n_steps backward, 2 n_steps + 2 forward",

@@ -15,7 +15,13 @@ from captum_face.pair.passes import BatchSize
 __all__ = ["PairKernelShap"]
 
 
-@method("kernel_shap", family="occlusion", source="arXiv 1705.07874", passes="2 n_samples + 6 forward")
+@method(
+    "kernel_shap",
+    display="Kernel SHAP",
+    family="occlusion",
+    source="arXiv 1705.07874",
+    passes="2 n_samples + 6 forward",
+)
 class PairKernelShap(PairAttribution):
     r"""Kernel SHAP over cells of the image (Lundberg and Lee, NeurIPS 2017, arXiv 1705.07874).
 

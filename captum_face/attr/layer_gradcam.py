@@ -44,6 +44,7 @@ class _LastFeatures(_EachSide):
 
 @method(
     "layer_gradcam",
+    display="Grad-CAM",
     family="gradient",
     source="arXiv 1610.02391",
     passes="2 backward, 5 forward",

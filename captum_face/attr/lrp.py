@@ -75,6 +75,7 @@ class RelevanceAttribution(PairAttribution):
 
 @method(
     "lrp",
+    display="LRP",
     family="relevance",
     source="10.1371/journal.pone.0130140",
     passes="8 backward, about 24 forward",

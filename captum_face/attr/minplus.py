@@ -16,7 +16,13 @@ from captum_face.pair.passes import BatchSize
 __all__ = ["MinPlus", "gaussian_spots"]
 
 
-@method("minplus", family="occlusion", source="CVPRW 2022", passes="4 n_steps grid² + 6 forward")
+@method(
+    "minplus",
+    display="MinPlus",
+    family="occlusion",
+    source="CVPRW 2022",
+    passes="4 n_steps grid² + 6 forward",
+)
 class MinPlus(PairAttribution):
     r"""After MinPlus (Mery, *True Black-Box Explanation in Facial Analysis*, CVPR workshops 2022).
 

@@ -57,6 +57,7 @@ def method(
     needs: str = "scores alone",
     null: bool = False,
     argues: str | None = None,
+    display: str | None = None,
 ) -> Callable[[Class], Class]:
     """Registers a method: a decorator above its class.
 
@@ -70,16 +71,24 @@ def method(
         null: Whether it explains nothing, and stands in every table for comparison.
         argues: ``"for"`` where a null baseline argues for a match whatever is asked: metrics that ask for
             evidence against one then take the opposite of its maps. None where it argues neither way.
+        display: What figures and reports call it, such as ``"CorrRISE"``; None for ``name`` with spaces for
+            underscores and a capital at its start.
 
     Raises:
-        TypeError: what it decorates does not keep to the contract.
-        ValueError: another method has the name.
+        TypeError: what it decorates does not keep to the contract; a ``display`` that is no text.
+        ValueError: another method has the name; an empty ``display``.
     """
     require_choice(needs, NEEDS, "need of a method")
+    words = name.replace("_", " ") if display is None else display
+    if not isinstance(words, str):
+        raise TypeError(f"expected display as a text, got {display!r}")
+    if not words.strip():
+        raise ValueError(f"expected display as a text that is not empty, got {display!r}")
+    shown = words[:1].upper() + words[1:] if display is None else display
 
     def enter(cls: Class) -> Class:
         cls.name, cls.family, cls.source, cls.passes = name, family, source, passes
-        cls.needs, cls.null, cls.argues = needs, null, argues
+        cls.needs, cls.null, cls.argues, cls.display = needs, null, argues, shown
         require_method(name, cls)
         METHODS.register(name, cls)
         return cls

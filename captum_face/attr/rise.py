@@ -15,7 +15,7 @@ from captum_face.pair.passes import BatchSize
 __all__ = ["RISE", "mean_score_map"]
 
 
-@method("rise", family="occlusion", source="arXiv 1806.07421", passes="2 n_masks + 2 forward")
+@method("rise", display="RISE", family="occlusion", source="arXiv 1806.07421", passes="2 n_masks + 2 forward")
 class RISE(PairAttribution):
     r"""Randomised input sampling (Petsiuk, Das and Saenko, BMVC 2018, arXiv 1806.07421) for pairs.
 

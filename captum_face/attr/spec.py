@@ -21,7 +21,7 @@ from captum_face.attr.registry import METHODS, get_method, null_baselines
 from captum_face.maps.signed import smooth
 from captum_face.pair.passes import digest
 
-__all__ = ["AnyMethod", "MethodSpec", "parse_methods"]
+__all__ = ["AnyMethod", "MethodSpec", "display_name", "display_parts", "parse_methods"]
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,35 @@ def parse_methods(methods: AnyMethod | Iterable[AnyMethod]) -> list[MethodSpec]:
             raise ValueError(f"expected methods of different names, got two of the name {spec.label!r}")
     # The baselines last, wherever they were asked for; a variant of one is a row like any other.
     return sorted(specs.values(), key=lambda spec: spec.label in nulls)
+
+
+def display_name(method: str) -> str:
+    """What figures and reports call a method that is asked for by a text, with its options in brackets.
+
+    Args:
+        method: As for :meth:`MethodSpec.of`. Any other text is returned as it is.
+
+    Example::
+
+        >>> display_name("corrrise:n_masks=1000,smooth=3")
+        'CorrRISE (n_masks=1000, smooth=3)'
+        >>> display_name("captum.attr.IntegratedGradients"), display_name("My own: second try")
+        ('Captum Integrated Gradients', 'My own: second try')
+    """
+    name, options = display_parts(method)
+    return f"{name} ({', '.join(options)})" if options else name
+
+
+def display_parts(method: str) -> tuple[str, list[str]]:
+    """The name and the options of :func:`display_name` apart."""
+    name, _, rest = method.partition(":")
+    if name in METHODS:
+        return METHODS[name].display, _items(rest)
+    parts = name.split(".")
+    if len(parts) > 1 and all(part.isidentifier() for part in parts):  # the place of a class
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", parts[-1]).replace("_", " ")
+        return f"Captum {words}" if parts[0] == "captum" else words, _items(rest)
+    return method, []
 
 
 def _named(name: str) -> type[PairAttribution]:

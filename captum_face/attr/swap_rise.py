@@ -21,7 +21,13 @@ from captum_face.pair.passes import BatchSize
 __all__ = ["SwapRISE", "visibility_effect"]
 
 
-@method("swap_rise", family="occlusion", source="this package", passes="4 n_masks + cohort + 2 forward")
+@method(
+    "swap_rise",
+    display="SwapRISE",
+    family="occlusion",
+    source="this package",
+    passes="4 n_masks + cohort + 2 forward",
+)
 class SwapRISE(MorphingAttribution):
     r"""Random patches that show other faces: the black-box sibling of :class:`~captum_face.MorphGradients`.
 

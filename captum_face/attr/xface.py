@@ -21,7 +21,13 @@ from captum_face.pair.similarity import PairSimilarity
 __all__ = ["XFace", "window_map"]
 
 
-@method("xface", family="occlusion", source="arXiv 2211.13735", passes="about 2500 forward at 112 px")
+@method(
+    "xface",
+    display="xFace",
+    family="occlusion",
+    source="arXiv 2211.13735",
+    passes="about 2500 forward at 112 px",
+)
 class XFace(PairAttribution):
     r"""xFace (Knoche, Teepe, Hörmann and Rigoll, WACV workshops 2023, arXiv 2211.13735).
 

@@ -13,7 +13,12 @@ __all__ = ["XSSAB"]
 
 
 @method(
-    "xssab", family="gradient", source="arXiv 2304.13409", passes="4 backward, 4 forward", needs="gradients"
+    "xssab",
+    display="xSSAB",
+    family="gradient",
+    source="arXiv 2304.13409",
+    passes="4 backward, 4 forward",
+    needs="gradients",
 )
 class XSSAB(PairAttribution):
     r"""Similarity score argument backpropagation (Huber et al., WACV 2024, arXiv 2304.13409).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -12,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_face.attr.spec import display_name, display_parts
 from captum_face.figures import _drawing as draw
 from captum_face.pair.scores import decision_text
 
@@ -113,13 +113,12 @@ def _remarks(explanations: Sequence[ExplainedPair]) -> list[str]:
     methods: dict[str, list[str]] = {}
     for explanation in explanations:
         for remark in explanation.remarks.values():
-            methods.setdefault(remark, []).append(explanation.method)
+            methods.setdefault(remark, []).append(display_name(explanation.method))
     return [f"{', '.join(who)}: {remark}" for remark, who in methods.items()]
 
 
 def _row_label(method: str) -> tuple[str, bool]:
     """A method's name in lines of 14 letters, its options below, and whether that asks for small letters."""
-    name, _, options = method.partition(":")
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.rpartition(".")[2]).replace("_", " ")
-    lines = [*textwrap.wrap(name, 14), *filter(None, options.split(","))]
+    name, options = display_parts(method)
+    lines = [*textwrap.wrap(name, 14), *options]
     return "\n".join(lines), bool(options)

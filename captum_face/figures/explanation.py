@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_face.attr.spec import display_name
 from captum_face.figures import _drawing as draw
 
 __all__ = ["show_explanation"]
@@ -37,7 +38,8 @@ def show_explanation(
         attributions: What a method's ``attribute(inputs)`` gave.
         score: The pair's score; with ``threshold`` the title states the decision in words.
         threshold: The verification threshold; without one nothing is decided, and the title says so.
-        method: Name of the method for the title.
+        method: Name of the method for the title, or its text as for :func:`~captum_face.explain`, which is
+            turned into the method's name: see :func:`~captum_face.attr.spec.display_name`.
         names: What to write beside the two faces.
         remarks: What the title says of how the maps came about.
         index: Which pair of the batch.
@@ -59,6 +61,6 @@ def show_explanation(
         axes[row, 0].set_ylabel(name, fontsize=10, parse_math=False)
         draw.draw_row(axes[row], picture, signed / limit, "" if row == 0 else None)
     draw.colour_bar(figure, axes, limit, shrink=0.9, pad=0.02, aspect=32)
-    notes = [method or "", *remarks, draw.smoothing_note(sigma)]
+    notes = ["" if method is None else display_name(method), *remarks, draw.smoothing_note(sigma)]
     draw.title(figure, draw.score_text(score, threshold), notes, fontsize=11)
     return figure

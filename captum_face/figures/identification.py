@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_face._validation import require_positive_int
+from captum_face.attr.spec import display_name
 from captum_face.figures import _drawing as draw
 from captum_face.pair.scores import decision_word
 
@@ -134,7 +135,7 @@ def show_identification(
             draw.draw_evidence(panels[3:5], face, own[index] / limit)
     draw.colour_bar(figure, axes, limit, fontsize=8, shrink=0.8, pad=0.02, aspect=32)
     notes = [
-        identification.method,
+        display_name(identification.method),
         *identification.remarks.values(),
         draw.smoothing_note(sigma),
         "all maps on one scale",

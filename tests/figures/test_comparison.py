@@ -21,7 +21,7 @@ def test_comparison_draws_each_side_and_its_outline(pair):
     figure = show_comparison(explanations, masks=(masks[:1], masks[1:]))
     axes = np.array(figure.axes).reshape(2, 6)
     for row, explanation in zip(axes, explanations, strict=True):
-        assert row[0].get_ylabel() == explanation.method
+        assert row[0].get_ylabel() == {"fggb": "FGGB", "corrrise": "CorrRISE"}[explanation.method]
         limit = np.percentile(np.abs(np.stack([m.numpy() for m in explanation.maps])), 99.5)
         for side in range(2):
             picture = faces[side][0].permute(1, 2, 0).numpy()
@@ -75,11 +75,11 @@ def test_rows_of_plain_data(images):
 @pytest.mark.parametrize(
     ("method", "label"),
     [
-        ("integrated_gradients_blurred", "integrated\ngradients\nblurred"),
-        ("corrrise:n_masks=100", "corrrise\nn_masks=100"),
+        ("integrated_gradients_blurred", "Integrated\ngradients from\na blurred\nimage"),
+        ("corrrise:n_masks=100", "CorrRISE\nn_masks=100"),
         (
             "captum.attr.IntegratedGradients:n_steps=10,smooth=3",
-            "Integrated\nGradients\nn_steps=10\nsmooth=3",
+            "Captum\nIntegrated\nGradients\nn_steps=10\nsmooth=3",
         ),
     ],
 )

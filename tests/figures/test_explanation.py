@@ -22,7 +22,7 @@ def texts(figure):
 def test_figure_says_score_threshold_decision_and_method(images, attributions):
     figure = show_explanation(images, attributions, score=0.1, threshold=0.2, method="fggb", sigma=2)
     said = texts(figure)
-    for part in ("0.100 < threshold 0.200", "rejected as different people", "fggb", "σ = 2 px", "image A"):
+    for part in ("0.100 < threshold 0.200", "rejected as different people", "FGGB", "σ = 2 px", "image A"):
         assert part in said
     figure = show_explanation(images, attributions, score=0.2, threshold=0.2)
     assert "accepted as the same person" in texts(figure)

@@ -41,7 +41,7 @@ def test_without_a_threshold_nothing_is_decided(faces, tmp_path):
     assert explanation.remarks == {"threshold": "at threshold 0 (none given)"}
     title = explanation.plot().get_suptitle()
     assert "no threshold given\n" in title
-    assert "fggb · at threshold 0 (none given)" in title
+    assert "FGGB · at threshold 0 (none given)" in title
     found = json.loads(explanation.save(tmp_path)["summary"].read_text())
     assert [found[name] for name in ("threshold", "threshold_source", "decision", "accepted")] == [
         None,
