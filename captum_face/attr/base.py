@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from captum_face._validation import require_pair
 from captum_face.engines.sides import Sides, require_pair_similarity
 from captum_face.pair.embedding import require_embeddings
 from captum_face.pair.passes import BATCH_OPTIONS, require_batch_size
-from captum_face.pair.similarity import frozen
+from captum_face.pair.similarity import alone, frozen, hooks_as_they_were, uncompiled
 
 __all__ = ["DetailedAttributions", "PairAttribution", "on_sides"]
 
@@ -278,5 +279,12 @@ class PairAttribution(Attribution):
         return function
 
     def _run(self, method: Callable[..., Any], sides: Sides, options: dict[str, Any]) -> Any:
-        with frozen(self.forward_func), torch.inference_mode(False), torch.no_grad():
+        with (
+            alone(self.forward_func),
+            frozen(self.forward_func),
+            uncompiled() if self.needs == "gradients" else nullcontext(),
+            hooks_as_they_were(self.forward_func),
+            torch.inference_mode(False),
+            torch.no_grad(),
+        ):
             return method(self, sides, **options)

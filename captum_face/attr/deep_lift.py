@@ -15,6 +15,7 @@ import captum.attr
 import torch
 from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from captum_face.attr.base import on_sides
 from captum_face.attr.each_side import _EachSide
@@ -32,6 +33,15 @@ ELEMENTWISE = (
     *RECTIFIERS, nn.CELU, nn.ELU, nn.GELU, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LogSigmoid,
     nn.Mish, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Tanh,
 )  # fmt: skip
+
+
+#: The same and others as operations, by PyTorch's names for them.
+NONLINEAR = {
+    "celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_softmax", "max_pool2d",
+    "max_pool2d_with_indices", "maximum", "mish", "native_group_norm", "native_layer_norm", "prelu",
+    "prelu_kernel", "relu", "relu6", "rrelu_with_noise", "selu", "sigmoid", "silu", "softmax", "softplus",
+    "tanh",
+}  # fmt: skip
 
 
 #: The rescale rule holds at the place of the larger maximum.
@@ -107,16 +117,21 @@ class _DeepLift(captum.attr.DeepLift):
     def attribute(self, inputs: Tensor, *, baselines: Tensor) -> Tensor:
         scores: list[Tensor] = []
         handle = self.model.register_forward_hook(lambda _, args, out: scores.append(out.detach()))
+        self.passed = _Passed()
         try:
-            attributions: Tensor = super().attribute.__wrapped__(self, inputs, baselines)
+            with self.passed:
+                attributions: Tensor = super().attribute.__wrapped__(self, inputs, baselines)
         finally:
             handle.remove()
         difference, total = float(scores[-1][0] - scores[-1][1]), float(attributions.detach().sum())
-        if abs(total - difference) > _GAP[0] + _GAP[1] * abs(difference):
+        plain = ", ".join(sorted(self.passed.without_rule))
+        if plain or abs(total - difference) > _GAP[0] + _GAP[1] * abs(difference):
+            named = f" ({plain})" if plain else ""
             warnings.warn(
-                f"the map of DeepLIFT sums to {total:.3g}, not to the difference of scores {difference:.3g}: "
-                "some of the model has no rule and was passed by plain gradients, such as activations that "
-                "are called as functions (F.relu) and not as modules, or a score of squared distances",
+                f"the map of DeepLIFT sums to {total:.3g}, the difference of scores is {difference:.3g}: "
+                f"some of the model{named} has no rule and was passed by plain gradients, such as "
+                "activations that are called as functions (F.relu) or hidden by TorchScript and are not "
+                "modules, or a score of squared distances",
                 UserWarning,
                 stacklevel=2,
             )
@@ -127,7 +142,9 @@ class _DeepLift(captum.attr.DeepLift):
             super()._register_hooks(module, attribute_to_layer_input)
             if self._is_non_linear(module):
                 self.forward_handles.append(module.register_forward_pre_hook(_refuse_second_use()))
+                self._watch(module)
             return
+        self._watch(module)
         waiting: list[Tensor] = []
 
         def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -146,6 +163,11 @@ class _DeepLift(captum.attr.DeepLift):
         self.forward_handles.append(module.register_forward_pre_hook(before))
         self.forward_handles.append(module.register_forward_hook(after))
 
+    def _watch(self, module: nn.Module) -> None:
+        """Knows of what the module does that it has a rule."""
+        self.forward_handles.append(module.register_forward_pre_hook(lambda *_: self.passed.enter()))
+        self.forward_handles.append(module.register_forward_hook(lambda *_: self.passed.leave()))
+
     def _remove_hooks(self, extra_hooks_to_remove: list[Any]) -> None:
         super()._remove_hooks(extra_hooks_to_remove)
         # Captum keeps what its own rules need on the modules, and leaves it there after an error.
@@ -155,17 +177,39 @@ class _DeepLift(captum.attr.DeepLift):
                     vars(module).pop(name, None)
 
 
+class _Passed(TorchDispatchMode):
+    """Sees nonlinear operations outside of the modules that have a rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.without_rule: set[str] = set()
+        self._inside = 0
+
+    def enter(self) -> None:
+        self._inside += 1
+
+    def leave(self) -> None:
+        self._inside -= 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__.strip("_")
+        if name in NONLINEAR and not self._inside:
+            self.without_rule.add(name)
+        return func(*args, **(kwargs or {}))
+
+
 class _Multiplied(torch.autograd.Function):
     """A value ``y`` of ``x`` whose derivative is given."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, multiplier: Tensor) -> Tensor:
         ctx.save_for_backward(multiplier)
+        ctx.set_materialize_grads(False)  # a layer without gradients stays one
         return y.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient * ctx.saved_tensors[0], None, None
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None, None]:
+        return None if gradient is None else gradient * ctx.saved_tensors[0], None, None
 
 
 class _RescaledUnit(torch.autograd.Function):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from captum_face._validation import require_baselines, require_choice, require_generator, require_images
 from captum_face.attr.base import PairAttribution, on_sides
-from captum_face.engines.one_image import score_of_one_image
+from captum_face.engines.one_image import gradients_must_come, score_of_one_image
 from captum_face.engines.sides import Side, Sides, gradients_enabled, require_pair_similarity
 from captum_face.maps.signed import smooth
 from captum_face.pair.passes import BATCH_OPTIONS
@@ -39,6 +40,8 @@ _SAMPLED_BASELINES = (
 )
 #: What Captum says about inputs and hooks of its own, which is no news to the caller.
 _ROUTINE_WARNINGS = (r"Input Tensor \d+ did not already require gradients", r"\s*Setting .*hooks")
+#: One thread at a time runs methods of Captum, which take their randomness from the process.
+_CAPTUM_LOCK = threading.RLock()
 
 
 class _EachSide(PairAttribution):
@@ -78,16 +81,22 @@ class _EachSide(PairAttribution):
             with gradients_enabled():
                 image = side.image.clone().requires_grad_(not black_box)
                 for single in side.each():
-                    method = build(score_of_one_image(single))
+                    score = score_of_one_image(single)
+                    method = build(score)
+                    to_the_image = not (black_box or isinstance(method, captum.attr.LayerAttribution))
                     if fills is not None:
                         own["baselines"] = _baseline(fills[side.swapped], single, sampled)
-                    with _fixed_random_state(drawn, image.device):
+                    with (
+                        _fixed_random_state(drawn, image.device),
+                        gradients_must_come(score, to_the_image=to_the_image),
+                    ):
                         attributions = method.attribute(image, **own)
                     maps.append(_as_map(attributions, image, method))
             side.done()
             return torch.cat(maps)
 
-        with warnings.catch_warnings():
+        # Warning filters and global random states belong to the process.
+        with _CAPTUM_LOCK, warnings.catch_warnings():
             for message in _ROUTINE_WARNINGS:
                 warnings.filterwarnings("ignore", message)
             return sides.explain(one)
@@ -129,6 +138,11 @@ class EachSide(_EachSide):
         super().__init__(forward_func)
         self.method_class = method_class
         self.init = init
+
+    @property
+    def needs(self) -> str:  # type: ignore[override]
+        """Gradients, but for Captum's methods of perturbation."""
+        return _needs(self.method_class)
 
     @property
     def sampled_baselines(self) -> bool:  # type: ignore[override]
@@ -182,7 +196,7 @@ class EachSide(_EachSide):
             sides,
             lambda forward: self.method_class(forward, **init),
             options,
-            black_box=issubclass(self.method_class, captum.attr.PerturbationAttribution),
+            black_box=self.needs == "scores alone",
             seed=seed,
             generator=generator,
         )
@@ -212,10 +226,9 @@ def captum_method(method_class: type[captum.attr.Attribution], name: str) -> typ
         TypeError: no method of Captum for one input.
     """
     _require_captum_method(method_class)
-    black_box = issubclass(method_class, captum.attr.PerturbationAttribution)
 
     class Method(EachSide):
-        needs = "scores alone" if black_box else "gradients"
+        needs = _needs(method_class)
         family, source, sampled_baselines = "Captum", "Captum", issubclass(method_class, _SAMPLED_BASELINES)
 
         def __init__(self, forward_func: Callable[..., Tensor], **init: Any) -> None:
@@ -236,6 +249,13 @@ def captum_method(method_class: type[captum.attr.Attribution], name: str) -> typ
 
     Method.name, Method.__name__, Method.__qualname__ = name, method_class.__name__, method_class.__name__
     return Method
+
+
+def _needs(method_class: object) -> str:
+    black_box = inspect.isclass(method_class) and issubclass(
+        method_class, captum.attr.PerturbationAttribution
+    )
+    return "scores alone" if black_box else "gradients"
 
 
 def _require_captum_method(method_class: object) -> None:

@@ -149,7 +149,8 @@ def _outputs(pair: PairSimilarity, image: Tensor) -> list[tuple[nn.Module, torch
     def note(module: nn.Module, _: object, output: object) -> None:
         outputs.append((module, output.shape if isinstance(output, Tensor) else torch.Size()))
 
-    handles = [module.register_forward_hook(note) for module in pair.modules()]
+    visible = (module for module in pair.modules() if not isinstance(module, torch.jit.ScriptModule))
+    handles = [module.register_forward_hook(note) for module in visible]
     try:
         with torch.no_grad():
             pair.embed(image)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from captum_face._validation import not_differentiable, require_scores
 from captum_face.engines.sides import Side, gradients_enabled
 from captum_face.pair.similarity import AgainstReference, PairSimilarity
 
-__all__ = ["NormalisedBy", "require_differentiable", "score_of_one_image"]
+__all__ = ["NormalisedBy", "gradients_must_come", "require_differentiable", "score_of_one_image"]
 
 
 def _differentiable(embeddings: Tensor, images: Tensor) -> Tensor:
@@ -28,20 +30,73 @@ def require_differentiable(pair: PairSimilarity, image: Tensor) -> None:
         _differentiable(pair.embed(leaf), leaf)
 
 
+class _Watched(torch.autograd.Function):
+    """The identity, which notes that a gradient came back."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, gradients: list[None]) -> Tensor:
+        ctx.gradients = gradients
+        ctx.set_materialize_grads(False)  # else none would come as zeros
+        return images.view_as(images)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:
+        if gradient is not None:
+            ctx.gradients.append(None)
+        return gradient, None
+
+
+@contextmanager
+def gradients_must_come(score: Callable[[Tensor], Tensor], *, to_the_image: bool) -> Iterator[None]:
+    """Refuses a model through which no gradient comes, as a quantised layer's does not: its map would be 0.
+
+    Args:
+        score: From :func:`score_of_one_image`.
+        to_the_image: Whether its body takes gradients for the image, and not for a layer.
+
+    Raises:
+        TypeError: none has come.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "to not have been used in the graph" in str(error) or "does not require grad" in str(error):
+            raise not_differentiable() from error
+        raise
+    if to_the_image and isinstance(score, _OneImage) and score.cut_off:
+        raise not_differentiable()
+
+
 class _OneImage(AgainstReference):
     """The score as a function of one image, as the first or the second of its pair."""
 
     def __init__(self, pair: PairSimilarity, reference: Tensor, swapped: bool) -> None:
         super().__init__(pair, reference)
         self.swapped = swapped
+        self._watched = False
+        self._gradients: list[None] = []  # an item for each that came back to the image
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether images that take gradients have passed, and none has come back."""
+        return self._watched and not self._gradients
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Embeddings ``(N, D)``, with a watch on what comes back to the images.
+
+        Raises:
+            TypeError: the images take gradients and the embeddings hang on nothing that does.
+        """
+        if torch.is_grad_enabled() and images.requires_grad:
+            images, self._watched = _Watched.apply(images, self._gradients), True
+        return _differentiable(self.pair.embed(images), images)
 
     def ordered(self, own: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """A score need not be symmetric."""
         return (reference, own) if self.swapped else (own, reference)
 
     def forward(self, images: Tensor) -> Tensor:
-        own = _differentiable(self.pair.embed(images), images)
-        return self.pair.score(*self.ordered(own, self.reference))
+        return self.pair.score(*self.ordered(self.embed(images), self.reference))
 
 
 class NormalisedBy(nn.Module):
@@ -83,7 +138,7 @@ class NormalisedBy(nn.Module):
         if not self.applies:
             return self.against(images)
         pair = self.against.pair
-        own = self.rule(_differentiable(pair.embed(images), images))
+        own = self.rule(self.against.embed(images))
         reference = pair.score.normalise(self.against.reference)
         return pair.score.compare(*self.against.ordered(own, reference)).sum(-1)
 

@@ -1,13 +1,23 @@
-"""The operations of a model in their order of execution, as a :class:`torch.fx.Graph`."""
+"""The operations of a model in their order of execution, as a :class:`torch.fx.Graph`.
+
+:func:`torch.fx.symbolic_trace` sees modules being called by a patch of ``nn.Module.__call__``, which reaches
+every model of the process, also those that other threads run. Here a copy of the model is traced that has its
+very tensors and a ``forward`` of its own for each module, so that nothing else is touched.
+"""
 
 from __future__ import annotations
 
+import copy
+import functools
 import operator
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+
+from captum_face.pair.similarity import HOOKS
 
 __all__ = ["Trace", "drop_unused", "trace"]
 
@@ -16,13 +26,14 @@ class Trace:
     """What a model did with an example.
 
     Args:
-        root: The traced module, which owns what the graph refers to.
+        root: The traced copy, which owns what the graph refers to.
         graph: One node for each operation on tensors that depend on the input.
-        values: What each node gave for the example.
+        values: What each node gave for the example, outside of any autocast.
     """
 
     def __init__(self, root: nn.Module, graph: fx.Graph, values: dict[fx.Node, Any]) -> None:
         self.root, self.graph, self.values = root, graph, values
+        self.autocast = False  #: whether the model switches autocast on by itself
         self.untouched: set[fx.Node] = set()  #: which handed back the very tensor that they were given
 
     def value_of(self, node: fx.Node) -> Any:
@@ -49,10 +60,9 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     Raises:
         RuntimeError: the model's code does something that cannot be recorded.
     """
-    tracer = _Tracer(model, example)
     try:
         with torch.inference_mode(False), torch.no_grad():
-            graph = tracer.trace(model)
+            recorded = _Tracer(_stand_in(model), example).record()
     except Exception as error:
         raise RuntimeError(
             f"the embedding model cannot be traced ({type(error).__name__}: {error}). LRP needs to see its "
@@ -60,9 +70,61 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
             "function around it, and keep numpy, .item() and torch.jit out of its forward; or pass "
             "canonizers= of your own, or canonizers=None if the model consists of layers that need none"
         ) from error
-    drop_unused(graph)
-    tracer.recorded.graph = graph
-    return tracer.recorded
+    drop_unused(recorded.graph)
+    return recorded
+
+
+class _Through(nn.Module):
+    """In place of a module that runs another one in a way of its own: runs it."""
+
+    def __init__(self, name: str, inner: nn.Module) -> None:
+        super().__init__()
+        self.add_module(name, inner)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        (inner,) = self.children()
+        return inner(*args, **kwargs)
+
+
+class _Hidden(nn.Module):
+    """In place of TorchScript."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("TorchScript hides its layers")
+
+
+def _stand_in(model: nn.Module) -> nn.Module:
+    """A copy with the very tensors of a model and without its hooks, for which a trace would hold proxies.
+
+    A hook that changes what passes is found out later.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            kept = (module._parameters, module._buffers, vars(module))
+            memo.update((id(v), v) for values in kept for v in values.values() if isinstance(v, Tensor))
+    for module in reversed([*model.modules()]):  # the inner ones first
+        if isinstance(module, torch.jit.ScriptModule):
+            memo[id(module)] = _Hidden()
+        elif isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            memo[id(module)] = _Through("module", copy.deepcopy(module.module, memo))
+        elif "_orig_mod" in module._modules:  # compiled
+            memo[id(module)] = _Through("_orig_mod", copy.deepcopy(module.get_submodule("_orig_mod"), memo))
+    try:
+        twin = copy.deepcopy(model, dict(memo))
+    except Exception:  # a module may hold what cannot be copied, a lock say: the copy holds the very same
+        for value in chain.from_iterable(vars(module).values() for module in model.modules()):
+            try:
+                copy.deepcopy(value, dict(memo))
+            except Exception:
+                if not isinstance(value, dict):
+                    memo[id(value)] = value
+        twin = copy.deepcopy(model, memo)
+    for module in twin.modules():
+        vars(module).pop("_compiled_call_impl", None)
+        for hooks in HOOKS:
+            getattr(module, hooks).clear()
+    return twin
 
 
 def drop_unused(graph: fx.Graph) -> None:
@@ -149,49 +211,65 @@ class _Tracer(fx.Tracer):
             raise TypeError(f"{target!r} takes {type(value).__name__} out of a tensor of the image")
         return value
 
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if self.running:  # fx has patched nn.Module.__call__, also for our own calls
-            return forward(*args, **kwargs)
-        if isinstance(m, torch.jit.ScriptModule):
-            raise TypeError("TorchScript hides its layers")
-        if isinstance(getattr(m, "unwrapped", None), nn.Module):  # its forward splits batches, say
-            return m.unwrapped(*args, **kwargs)  # type: ignore[operator]
-        if isinstance(m, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            return m.module(*args, **kwargs)
-        if "_orig_mod" in m._modules:  # compiled
-            return m._modules["_orig_mod"](*args, **kwargs)  # type: ignore[misc]
-        # Without hooks: a user's would keep proxies. One that changes the output is found out later.
-        return super().call_module(m, m.forward, args, kwargs)
+    def record(self) -> Trace:
+        """Runs the model once with a proxy for the image."""
+        self.root = root = self.recorded.root
+        self.graph = self.recorded.graph = fx.Graph(tracer_cls=type(self))
+        self.tensor_attrs = {}
+        self.submodule_paths = {module: name for name, module in root.named_modules()}
+        own = {module: vars(module).get("forward") for module in root.modules()}
+        run = root.forward
+        for module in own:
+            vars(module)["forward"] = functools.partial(self._called, module, module.forward)
+        try:
+            answer = run(self.create_proxy("placeholder", "image", (), {}))
+            self.create_node("output", "output", (self.create_arg(answer),), {})
+        finally:
+            for module, forward in own.items():
+                del vars(module)["forward"]
+                if forward is not None:
+                    vars(module)["forward"] = forward
+        return self.recorded
 
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        return attr_val if self.running else super().getattr(attr, attr_val, parameter_proxy_cache)
+    def _called(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.running:  # our own calls
+            return forward(*args, **kwargs)
+        if isinstance(getattr(module, "unwrapped", None), nn.Module):  # its forward splits batches, say
+            return module.unwrapped(*args, **kwargs)  # type: ignore[operator]
+        return self.call_module(module, forward, args, kwargs)
 
     def _run(self, node: fx.Node) -> Any:
         # Operations in place shall not write into what is recorded.
         copies = {n: _copy_of(self.recorded.value_of(n), n) for n in node.all_input_nodes}
         value = self._run_on(node, copies.__getitem__)
-        for source, copy in copies.items():
-            if copy is value and copy._version:  # whoever holds the source sees the result from now on
+        for source, given in copies.items():
+            if given is value and given._version:  # whoever holds the source sees the result from now on
                 self.overwritten[source] = node
-            elif copy is value and isinstance(copy, Tensor) and source.op != "get_attr":
+            elif given is value and isinstance(given, Tensor) and source.op != "get_attr":
                 self.recorded.untouched.add(node)
         return value
 
     def _run_on(self, node: fx.Node, value_of: Callable[[fx.Node], Any]) -> Any:
         args, kwargs = fx.node.map_arg(node.args, value_of), fx.node.map_arg(node.kwargs, value_of)
         self.running = True
+        kind = self.example.device.type
+        self.recorded.autocast |= torch.is_autocast_enabled(kind)
         try:
-            if node.op == "placeholder":
-                return self.example
-            if node.op == "get_attr":
-                return operator.attrgetter(str(node.target))(self.root)
-            if node.op == "call_module":
-                return self.root.get_submodule(str(node.target)).forward(*args, **kwargs)
-            if node.op == "call_method":
-                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+            with torch.autocast(kind, enabled=False):
+                return self._result_of(node, args, kwargs)
         finally:
             self.running = False
+
+    def _result_of(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        if node.op == "placeholder":
+            return self.example
+        if node.op == "get_attr":
+            return operator.attrgetter(str(node.target))(self.root)
+        if node.op == "call_module":
+            return self.root.get_submodule(str(node.target)).forward(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
 def _copy_of(value: Any, node: fx.Node) -> Any:

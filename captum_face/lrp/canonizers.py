@@ -76,6 +76,16 @@ def canonize(model: nn.Module, example: Tensor, *, unknown_layers: str = "raise"
     return module.eval().requires_grad_(False)
 
 
+class _Interpreted(fx.GraphModule):
+    """A graph that is run node by node: the code of compiled ones is kept by the process for ever."""
+
+    def recompile(self) -> Any:
+        return None
+
+    def forward(self, images: Tensor) -> Any:
+        return fx.Interpreter(self).run(images)
+
+
 class _Rewriter:
     """Writes a trace anew, operation by operation, in terms of layers that have rules."""
 
@@ -96,7 +106,7 @@ class _Rewriter:
                 self.new[node] = self._rewrite(node)
                 self.new[node].meta.update(source=node, shape=_shape(self.traced.values[node]))
         drop_unused(self.graph)
-        return fx.GraphModule(self.root, self.graph)
+        return _Interpreted(self.root, self.graph)
 
     def _rewrite(self, node: fx.Node) -> fx.Node:
         inputs = [source for source in node.all_input_nodes if source in self.new]

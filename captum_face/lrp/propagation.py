@@ -26,6 +26,8 @@ __all__ = ["Propagation", "relevance_maps_chunked"]
 
 #: Largest relative error of a canonized model's embedding; a cosine of 1 - 1e-5.
 TOLERANCE = (2 * 1e-5) ** 0.5
+#: The same where the model switches autocast on by itself: it rounds to 8 bits, and the rules to 24.
+AUTOCAST_TOLERANCE = 0.03
 
 
 class Propagation:
@@ -70,8 +72,11 @@ class Propagation:
             self.canonizers: list[Canonizer] = []
             self.layout = torch.preserve_format
             self.canonized = isinstance(canonizers, str) and canonizers == "auto"
+            self.tolerance = TOLERANCE
             if self.canonized:
                 self.model = self.hooked = canonize(original, given, unknown_layers=unknown_layers)
+                if self.model.meta["trace"].autocast:
+                    self.tolerance = AUTOCAST_TOLERANCE
                 if example.device.type == "cpu":  # where convolutions are faster with channels side by side
                     self.layout = torch.channels_last
                     self.model.to(memory_format=self.layout)
@@ -199,7 +204,12 @@ class Propagation:
         handles = []
 
         def count(name: str) -> Any:
-            def hook(*_: Any) -> None:
+            def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+                if args and isinstance(args[0], Tensor) and torch.is_autocast_enabled(args[0].device.type):
+                    raise ValueError(
+                        f"expected layers that run in the precision of the image, got {name!r} under the "
+                        "autocast that the model switches on; use canonizers='auto', which runs without it"
+                    )
                 calls[name] += 1
                 if calls[name] > 1:
                     raise ValueError(
@@ -222,7 +232,7 @@ class Propagation:
 
     def _require_same(self, embeddings: Tensor, expected: Tensor, given: Tensor) -> None:
         error = (embeddings - expected).norm(dim=1) / expected.norm(dim=1)
-        if bool((error <= TOLERANCE).all()):
+        if bool((error <= self.tolerance).all()):
             return
         self.composite.remove()
         if isinstance(self.model, fx.GraphModule):
@@ -286,10 +296,13 @@ class _EmbeddingModel(nn.Module):
                 "PairSimilarity the module itself, with preprocess= and select= for what happens around it"
             )
         self.model = model
-        self.answer = lambda images: pair._selected(pair.embedding_model(images))
+        self.select = lambda answer: pair._selected(answer)  # no method, which a copy would copy the pair for
+        # Of a bound method the function, so that a copy of this module runs its own copy of the model.
+        self.call = getattr(pair.embedding_model, "__func__", None)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.answer(images)
+        answer = self.model(images) if self.call is None else self.call(self.model, images)
+        return self.select(answer)
 
 
 def _require_canonizers(canonizers: object) -> list[Canonizer]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from captum_face._validation import (
     require_choice,
@@ -25,11 +29,80 @@ from captum_face.pair.passes import BatchSize, default_batch_size, in_passes
 from captum_face.pair.preprocessing import resolve_preprocess
 from captum_face.pair.scores import Score, Threshold, resolve_score, threshold_source
 
-__all__ = ["AgainstReference", "PairSimilarity", "frozen", "score_pairs"]
+__all__ = [
+    "AgainstReference",
+    "PairSimilarity",
+    "alone",
+    "frozen",
+    "hooks_as_they_were",
+    "score_pairs",
+    "uncompiled",
+]
 
 #: What ``PairSimilarity(precision=...)`` knows.
 PRECISIONS = ("float32", "tf32", "bfloat16")
+#: Where a module keeps the hooks that see or change what passes.
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _MODE_DEPENDENT = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+
+
+class _Holds:
+    """Attributes that several threads hold at one value; the last that lets go gives back what was there.
+
+    Of two threads that each put a flag and put it back, the second would put back what the first had put.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[tuple[int, str], tuple[object, object, int]] = {}
+
+    @contextmanager
+    def __call__(self, wanted: Iterable[tuple[object, str, object]]) -> Iterator[None]:
+        """Holds each ``(object, attribute, value)`` while its body runs."""
+        taken: list[tuple[object, str]] = []
+        try:
+            with self._lock:
+                for owner, name, value in wanted:
+                    key = id(owner), name  # the entry keeps its owner alive, so that the id stays its own
+                    _, before, holders = self._held.get(key, (owner, getattr(owner, name), 0))
+                    setattr(owner, name, value)
+                    self._held[key] = owner, before, holders + 1
+                    taken.append((owner, name))
+            yield
+        finally:
+            with self._lock:
+                for owner, name in reversed(taken):
+                    _, before, holders = self._held.pop((id(owner), name))
+                    if holders > 1:
+                        self._held[id(owner), name] = owner, before, holders - 1
+                    else:
+                        setattr(owner, name, before)
+
+
+_holds = _Holds()
+#: One lock for each model, by its first tensor: so wrappers and compiled forms of a model share it.
+_LOCKS: MutableMapping[object, threading.RLock] = WeakIdKeyDictionary()
+_LOCKS_LOCK = threading.Lock()
+
+
+@contextmanager
+def alone(module: object) -> Iterator[None]:
+    """Runs its body while no other thread runs the model: methods put hooks on layers, which all see.
+
+    Other models run side by side. What is not an :class:`torch.nn.Module` passes.
+
+    Args:
+        module: As for :func:`frozen`.
+    """
+    owner = _owner(module)
+    if owner is None:
+        yield
+        return
+    key = next(chain(owner.parameters(), owner.buffers()), owner)
+    with _LOCKS_LOCK:
+        lock = _LOCKS.setdefault(key, threading.RLock())
+    with lock:
+        yield
 
 
 @contextmanager
@@ -38,8 +111,8 @@ def frozen(module: object) -> Iterator[None]:
 
     A BatchNorm in training mode would explain another function, and gradients for parameters double the
     cost of a backward pass. Every module's training flag and every parameter's ``requires_grad`` come
-    back as they were, also after an exception and when contexts are nested. What is not an
-    :class:`torch.nn.Module` has nothing to freeze and passes.
+    back as they were, also after an exception, when contexts are nested and when threads share a model:
+    then with the last of them. What is not an :class:`torch.nn.Module` has nothing to freeze and passes.
 
     Args:
         module: A module, a bound method of one, or a partial of either. A module that another callable
@@ -48,46 +121,73 @@ def frozen(module: object) -> Iterator[None]:
     owner = _owner(module)
     # Frozen TorchScript has no training flag, and inference tensors no gradients to switch off.
     modules = [m for m in (owner.modules() if owner else ()) if hasattr(m, "training")]
-    modes = [m.training for m in modules]
     parameters = [p for p in (owner.parameters() if owner else ()) if not p.is_inference()]
-    flags = [p.requires_grad for p in parameters]
-    try:
-        for m in modules:
-            m.training = False
-        for p in parameters:
-            p.requires_grad_(False)
-        # Here as well as around the model: a backward pass starts outside of it.
-        with _tensor_float_32(getattr(owner, "precision", None) == "tf32"):
-            yield
-    finally:
-        for m, mode in zip(modules, modes, strict=True):
-            m.training = mode
-        for p, flag in zip(parameters, flags, strict=True):
-            p.requires_grad_(flag)
+    flags = chain(
+        ((m, "training", False) for m in modules), ((p, "requires_grad", False) for p in parameters)
+    )
+    # TF32 here as well as around the model: a backward pass starts outside of it.
+    with _holds(flags), _tensor_float_32(getattr(owner, "precision", None) == "tf32"):
+        yield
+
+
+def _tensor_float_32(wanted: bool) -> AbstractContextManager[None]:
+    """TF32 for CUDA's products and convolutions, if wanted: switches of the process, put back after."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    if not wanted:
+        return nullcontext()
+    if hasattr(matmul, "fp32_precision"):  # beside which the older switches refuse to work
+        conv: Any = cudnn.conv  # type: ignore[attr-defined]
+        return _holds((switch, "fp32_precision", "tf32") for switch in (matmul, conv))
+    return _holds((switch, "allow_tf32", True) for switch in (matmul, cudnn))
+
+
+class _Stance:
+    """Whether what was compiled runs as it was written, a switch of the process."""
+
+    def __init__(self) -> None:
+        self._set: Any = None
+
+    @property
+    def eager(self) -> bool:
+        return self._set is not None
+
+    @eager.setter
+    def eager(self, wanted: bool) -> None:
+        if wanted and self._set is None:
+            self._set = torch.compiler.set_stance("force_eager")
+        elif not wanted and self._set is not None:
+            self._set.__exit__(None, None, None)
+            self._set = None
+
+
+_stance = _Stance()
+
+
+def uncompiled() -> AbstractContextManager[None]:
+    """Runs its body with every compiled model as it was written.
+
+    A compiled model calls no hooks that it was not compiled with, and gives the buffers of its backward pass
+    away in the first one.
+    """
+    # Nothing is compiled before this module is imported, which takes a second.
+    compiles = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
+    return _holds([(_stance, "eager", True)]) if compiles else nullcontext()
 
 
 @contextmanager
-def _tensor_float_32(wanted: bool) -> Iterator[None]:
-    """TF32 for CUDA's products and convolutions, if wanted: switches of the process, put back after."""
-    on: object
-    switches: list[Any]
-    cudnn: Any = torch.backends.cudnn
-    if not wanted:
-        switches, name, on = [], "", None
-    elif hasattr(
-        torch.backends.cuda.matmul, "fp32_precision"
-    ):  # beside which the older switches refuse to work
-        switches, name, on = [torch.backends.cuda.matmul, cudnn.conv], "fp32_precision", "tf32"
-    else:
-        switches, name, on = [torch.backends.cuda.matmul, cudnn], "allow_tf32", True
-    before = [getattr(switch, name) for switch in switches]
+def hooks_as_they_were(module: object) -> Iterator[None]:
+    """Takes the hooks away that its body leaves on the layers of ``module``, as a method that fails may."""
+    owner = _owner(module)
+    hooks = [
+        getattr(m, name) for m in (owner.modules() if owner else ()) for name in HOOKS if hasattr(m, name)
+    ]
+    before = [set(of_layer) for of_layer in hooks]
     try:
-        for switch in switches:
-            setattr(switch, name, on)
         yield
     finally:
-        for switch, value in zip(switches, before, strict=True):
-            setattr(switch, name, value)
+        for of_layer, known in zip(hooks, before, strict=True):
+            for key in of_layer.keys() - known:
+                del of_layer[key]
 
 
 def _owner(function: object) -> nn.Module | None:
@@ -124,9 +224,9 @@ class PairSimilarity(nn.Module):
             switches of PyTorch; ``"tf32"`` switches TF32 on for matrix products and convolutions of CUDA
             devices while the model or a method runs, and is ``"float32"`` elsewhere; ``"bfloat16"`` runs
             the model under :class:`torch.autocast`, forward and backward, which is faster only on devices
-            with units for it. Both change maps: see the page on speed. Embeddings come in the dtype of the
-            images, and scores are computed in that. LRP and BiLRP, which rewrite the model, don't heed
-            ``"bfloat16"``.
+            with units for it. Both change maps: see the page on speed. Embeddings of half precision come in
+            the dtype of the images, and scores are computed in that. LRP and BiLRP, which rewrite the model,
+            don't heed ``"bfloat16"``.
 
     Shape: images ``(N, C, H, W)`` in [0, 1], RGB; a batch of 1 on one side broadcasts against N.
 
@@ -201,6 +301,14 @@ class PairSimilarity(nn.Module):
             )
         return self.threshold
 
+    def train(self, mode: bool = True) -> PairSimilarity:
+        """Sets the mode of the model, but for parts that keep the one they were exported in."""
+        self.training = mode
+        for child in self.children():
+            with suppress(NotImplementedError):  # torch.export's
+                child.train(mode)
+        return self
+
     def forward(self, image_a: Tensor, image_b: Tensor) -> Tensor:
         """Scores ``(N,)``. Cost: one forward pass per image of each side (a batch of 1 is embedded once).
 
@@ -229,7 +337,8 @@ class PairSimilarity(nn.Module):
                 stacklevel=2,
             )
         size = self.max_batch_size or len(images)
-        return torch.cat([self._embed_batch(batch) for batch in images.split(size)])
+        with alone(self):
+            return torch.cat([self._embed_batch(batch) for batch in images.split(size)])
 
     def embed_in_passes(self, images: Tensor, batch_size: BatchSize = None) -> Tensor:
         """:meth:`embed` a few images at a time, for batches that memory may not hold at once.
@@ -263,6 +372,12 @@ class PairSimilarity(nn.Module):
                 remedy = f"check select={self.select!r}, and leave it out where the answer is the embedding"
             elif embeddings.ndim == 2 and len(images) > 1:
                 remedy = "a model exported with a fixed batch does that: set max_batch_size=1"
+            elif embeddings.ndim < 2:
+                remedy = (
+                    "a .squeeze() at the end of the model takes the batch away where it is 1: give it the "
+                    "dimensions to squeeze, or restore them with select=lambda out: out.reshape(-1, D), with "
+                    "the embedding's length for D"
+                )
             else:
                 remedy = "flatten it to (N, D), for example with select=lambda out: out.flatten(1)"
             raise ValueError(
@@ -276,7 +391,9 @@ class PairSimilarity(nn.Module):
                 "expected finite embeddings, got NaN or infinite values; check the weights and "
                 "the preprocessing"
             )
-        return embeddings.to(images.dtype) if reduced else embeddings
+        # Scores in half precision have three digits, too few beside a threshold.
+        half = embeddings.dtype in (torch.float16, torch.bfloat16)
+        return embeddings.to(images.dtype) if reduced or half else embeddings
 
     def _selected(self, answer: Any) -> Any:
         if self.select is None:

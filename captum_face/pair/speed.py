@@ -14,7 +14,7 @@ import copy
 import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -26,7 +26,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from captum_face._validation import not_differentiable, require_images
 from captum_face.pair.passes import BatchSize, cheapest_batch_size, default_batch_size, digest
-from captum_face.pair.similarity import PairSimilarity
+from captum_face.pair.similarity import HOOKS, PairSimilarity, uncompiled
 
 __all__ = [
     "Plan",
@@ -42,8 +42,6 @@ __all__ = [
 _TOLERANCE = 1e-5
 # Images whose embeddings by its twin are remembered for a model.
 _REMEMBERED = 1024
-# The hooks that see or change what passes: a twin would not call them, or call them at other layers.
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,13 @@ class _Bent(torch.autograd.Function):
         sides = torch.sign(images.to(bent.dtype)).sub_(0.5).sign_()
         ctx.save_for_backward(functional.prelu(sides, weight).mul_(sides))
         ctx.dtype = images.dtype
+        ctx.set_materialize_grads(False)  # a layer without gradients stays one
         return bent
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:
         (slopes,) = ctx.saved_tensors
-        return (gradient * slopes).to(ctx.dtype), None
+        return None if gradient is None else (gradient * slopes).to(ctx.dtype), None
 
 
 class _QuickPReLU(nn.Module):
@@ -275,12 +274,8 @@ def differentiable_embeddings(pair: PairSimilarity, images: Tensor) -> Tensor:
     Raises:
         TypeError: the model has no gradient for the images.
     """
-    # A compiled model gives its buffers away in the first backward pass; here the graph is used again.
-    eager = (
-        torch.compiler.set_stance("force_eager") if hasattr(torch.compiler, "set_stance") else nullcontext()
-    )
     try:
-        with eager:
+        with uncompiled():
             embeddings = pair.embed(images)
     except RuntimeError as error:
         if "numpy()" in str(error):
@@ -341,7 +336,8 @@ def _obstacle(pair: PairSimilarity, image: Tensor) -> str | None:
         return "the model is compiled"
     if not any(isinstance(m, nn.Conv2d) for m in modules):
         return "no convolution"
-    if any(getattr(m, hooks, None) for m in modules for hooks in _HOOKS):
+    # A twin would not call them, or call them at other layers.
+    if any(getattr(m, hooks, None) for m in modules for hooks in HOOKS):
         return "the model has hooks"
     if any(m.training for m in modules):
         return "the model is in training mode"
