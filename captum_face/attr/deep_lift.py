@@ -138,13 +138,19 @@ class _DeepLift(captum.attr.DeepLift):
         return attributions
 
     def _register_hooks(self, module: nn.Module, attribute_to_layer_input: bool = True) -> None:
-        if not isinstance(module, (*ELEMENTWISE, *MAX_POOLING)):
+        known = isinstance(module, (*ELEMENTWISE, *MAX_POOLING))
+        if known or self._is_non_linear(module):
+            self.forward_handles.append(module.register_forward_pre_hook(lambda *_: self.passed.enter()))
+        if known:
+            self._register_rescaling(module)
+        else:
             super()._register_hooks(module, attribute_to_layer_input)
             if self._is_non_linear(module):
                 self.forward_handles.append(module.register_forward_pre_hook(_refuse_second_use()))
-                self._watch(module)
-            return
-        self._watch(module)
+        if known or self._is_non_linear(module):  # after the rule, which runs the module too
+            self.forward_handles.append(module.register_forward_hook(lambda *_: self.passed.leave()))
+
+    def _register_rescaling(self, module: nn.Module) -> None:
         waiting: list[Tensor] = []
 
         def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -162,11 +168,6 @@ class _DeepLift(captum.attr.DeepLift):
 
         self.forward_handles.append(module.register_forward_pre_hook(before))
         self.forward_handles.append(module.register_forward_hook(after))
-
-    def _watch(self, module: nn.Module) -> None:
-        """Knows of what the module does that it has a rule."""
-        self.forward_handles.append(module.register_forward_pre_hook(lambda *_: self.passed.enter()))
-        self.forward_handles.append(module.register_forward_hook(lambda *_: self.passed.leave()))
 
     def _remove_hooks(self, extra_hooks_to_remove: list[Any]) -> None:
         super()._remove_hooks(extra_hooks_to_remove)
