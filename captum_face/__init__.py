@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         method,
         on_sides,
     )
+    from captum_face.data.images import load_image
     from captum_face.figures import (
         show_comparison,
         show_explanation,
@@ -99,6 +100,7 @@ __all__ = [
     "attribute_gallery",
     "explain",
     "identify",
+    "load_image",
     "method",
     "on_sides",
     "show_comparison",
@@ -119,6 +121,7 @@ _HOMES = dict.fromkeys(__all__, "captum_face.attr") | {
     "attribute_gallery": "captum_face.results.gallery",
     "explain": "captum_face.results.explanation",
     "identify": "captum_face.results.identification",
+    "load_image": "captum_face.data.images",
     "show_comparison": "captum_face.figures",
     "show_explanation": "captum_face.figures",
     "show_identification": "captum_face.figures",

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from captum_face._validation import require_pair
 from captum_face.attr.base import PairAttribution
 from captum_face.attr.spec import AnyMethod, MethodSpec
-from captum_face.data.images import load_image
+from captum_face.data.images import AnyImage, single_image
 from captum_face.figures.explanation import show_explanation
 from captum_face.maps.regions import TEMPLATE_SIZE, region_shares
 from captum_face.maps.signed import pixel_map
@@ -176,10 +175,11 @@ _ENDINGS = {"figure": ".png", "maps": ".npz", "summary": ".json"}
 
 def explain(
     pair: PairSimilarity,
-    image_a: str | Path | Image.Image | Tensor,
-    image_b: str | Path | Image.Image | Tensor,
+    image_a: AnyImage,
+    image_b: AnyImage,
     method: AnyMethod = "fggb",
     *,
+    channels: str | None = None,
     names: tuple[str, str] | None = None,
     **options: Any,
 ) -> Explanation:
@@ -188,11 +188,14 @@ def explain(
     Args:
         pair: The model with its preprocessing, and the threshold that decides. Without a threshold nothing is
             decided, and methods that use one say what they took instead: see :attr:`Explanation.remarks`.
-        image_a: A path, a PIL image, or a float tensor ``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1].
+        image_a: A path, a Pillow image, a float tensor ``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1], or a
+            numpy array ``(H, W, 3)`` or ``(H, W)`` of uint8 or of floats in [0, 1]. How each is read stands
+            at :func:`~captum_face.load_image`.
         image_b: The other one.
         method: ``"NAME"`` or ``"NAME:KEY=VALUE,..."`` as the command line takes it, with a name of
             :data:`captum_face.METHODS` or the dotted name of a class of Captum; a class; or an instance on
             this pair. See :meth:`MethodSpec.of <captum_face.attr.spec.MethodSpec.of>`.
+        channels: Order of the colours of numpy arrays, ``"rgb"`` or ``"bgr"`` (OpenCV); they need it.
         names: What figures call the two images; None for file names where there are any.
         options: Options of the method's ``attribute``. Methods with a ``seed`` get 0 unless told
             otherwise, so that the same call gives the same explanation.
@@ -219,7 +222,7 @@ def explain(
     spec, attribution, options = prepared_method(pair, method, options)
     if names is not None and len(names) != 2:
         raise ValueError(f"expected names for two images, got {names!r}")
-    images = require_pair(tuple(single_image(image) for image in (image_a, image_b)))
+    images = require_pair(tuple(single_image(image, channels) for image in (image_a, image_b)))
     if len(images[0]) != 1 or len(images[1]) != 1:
         raise ValueError(
             f"expected one pair, got batches of {len(images[0])} and {len(images[1])}; explain them one by "
@@ -262,16 +265,6 @@ def threshold_of(pair: PairSimilarity, options: dict[str, Any]) -> Threshold | N
     """The threshold that decides: the one among a method's options, or else the pair's own."""
     given = options.get("threshold")
     return pair.threshold if given is None else Threshold(given, threshold_source(given))
-
-
-def single_image(image: str | Path | Image.Image | Tensor) -> Tensor:
-    if isinstance(image, Tensor):
-        return image[None] if image.ndim == 3 else image
-    if isinstance(image, (str, Path, Image.Image)):
-        return load_image(image)
-    raise TypeError(
-        f"expected an image as a path, a PIL image or a tensor (3, H, W), got {type(image).__name__}"
-    )
 
 
 def _name(image: object, default: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -20,6 +19,7 @@ from captum_face._files import write_whole
 from captum_face._validation import require_images, require_positive_int
 from captum_face.attr.spec import AnyMethod
 from captum_face.data.faces import image_files
+from captum_face.data.images import AnyImage, image_size, single_image
 from captum_face.figures.identification import show_identification
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.embedding import gallery_scores, read_images
@@ -28,7 +28,7 @@ from captum_face.pair.scores import decision_text, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 from captum_face.results._saving import file_name, save_result, settings, versions
-from captum_face.results.explanation import prepared_method, single_image, threshold_of
+from captum_face.results.explanation import prepared_method, threshold_of
 from captum_face.results.gallery import attribute_gallery, select_baselines
 
 __all__ = ["Identification", "Match", "identify"]
@@ -161,10 +161,11 @@ class Identification:
 
 def identify(
     pair: PairSimilarity,
-    probe: str | Path | Image.Image | Tensor,
-    gallery: str | Path | Sequence[str | Path] | Tensor,
+    probe: AnyImage,
+    gallery: str | Path | Sequence[str | Path] | Sequence[np.ndarray] | np.ndarray | Tensor,
     method: AnyMethod = "corrrise",
     *,
+    channels: str | None = None,
     top_k: int = 5,
     both: bool = False,
     names: Sequence[str] | None = None,
@@ -179,14 +180,16 @@ def identify(
     Args:
         pair: The model with its preprocessing, and the threshold that decides; without one nothing is
             decided.
-        probe: A path, a PIL image, or a float tensor ``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1].
-        gallery: A folder, searched with its subfolders for image files; a sequence of paths; or a tensor
-            ``(K, 3, H, W)`` in [0, 1]. All of the probe's size, and aligned like it. The probe's own file is
-            left out, and so are files that cannot be read: :attr:`Identification.left_out` names them.
+        probe: An image, as for :func:`~captum_face.explain`.
+        gallery: A folder, searched with its subfolders for image files; a sequence of paths; a tensor
+            ``(K, 3, H, W)`` in [0, 1]; or a sequence of numpy arrays. All of the probe's size, and aligned
+            like it. The probe's own file is left out, and so are files that cannot be read:
+            :attr:`Identification.left_out` names them.
         method: As for :func:`~captum_face.explain`.
+        channels: As for :func:`~captum_face.explain`.
         top_k: Matches to explain. More than the gallery has are all.
         both: Also explain each match's own image against the probe.
-        names: Of the images of a gallery tensor; None for their numbers.
+        names: Of the images of a gallery of tensors or arrays; None for their numbers.
         batch_size: Gallery images in one forward pass; None for what suits the device, ``"auto"`` for what
             is measured to be cheapest. Half as many from where memory runs out.
         options: Options of the method's ``attribute``. Methods with a ``seed`` get 0 unless told otherwise.
@@ -217,11 +220,11 @@ def identify(
     spec, attribution, options = prepared_method(pair, method, options)
     require_positive_int(top_k, "top_k")
     require_batch_size(batch_size, "batch_size")
-    image = require_images(single_image(probe), "probe")
+    image = require_images(single_image(probe, channels), "probe")
     if len(image) != 1:
         raise ValueError(f"expected one probe (1, C, H, W), got {tuple(image.shape)}; give them one by one")
     own_file = Path(probe) if isinstance(probe, (str, Path)) else None
-    loaders, left_out = _gallery(gallery, names, image, own_file)
+    loaders, left_out = _gallery(_read_arrays(gallery, channels), names, image, own_file)
     show_progress = bool(options.get("show_progress", False))
 
     known: list[str] = []
@@ -278,6 +281,21 @@ def identify(
     )
 
 
+def _read_arrays(gallery: object, channels: str | None) -> object:
+    """A tensor of a gallery of numpy arrays; any other one as it is."""
+    if isinstance(gallery, np.ndarray) and gallery.ndim != 4:
+        raise ValueError(f"expected a gallery of arrays (K, H, W, 3), or a list of them, got {gallery.shape}")
+    if not isinstance(gallery, (Sequence, np.ndarray)) or not any(
+        isinstance(image, np.ndarray) for image in gallery
+    ):
+        return gallery
+    images = [single_image(image, channels) for image in gallery]
+    sizes = {tuple(image.shape[-2:]) for image in images}
+    if len(sizes) > 1:
+        raise ValueError(f"expected gallery images of one size (H, W), got {sorted(sizes)}")
+    return torch.cat(images)
+
+
 def _gallery(
     gallery: object, names: Sequence[str] | None, probe: Tensor, own_file: Path | None
 ) -> tuple[dict[str, Callable[[], Tensor]], dict[str, str]]:
@@ -297,7 +315,9 @@ def _gallery(
             )
         return {name: partial(images.narrow, 0, i, 1) for i, name in enumerate(names)}, {}
     if names is not None:
-        raise ValueError("expected names for a gallery tensor alone; files have names of their own")
+        raise ValueError(
+            "expected names for a gallery of tensors or arrays alone; files have names of their own"
+        )
     files = _files(gallery)
     loaders: dict[str, Callable[[], Tensor]] = {}
     left_out: dict[str, str] = {}
@@ -308,12 +328,12 @@ def _gallery(
             left_out[name] = "the probe's own file"
             continue
         try:
-            size = _size(path)
+            size = image_size(path)
         except ValueError as error:
             left_out[name] = str(error)
             continue
-        if size != (width, height):
-            wrong.append(f"{name} ({size[0]}x{size[1]})")
+        if size != (height, width):
+            wrong.append(f"{name} ({size[1]}x{size[0]})")
         loaders[name] = partial(single_image, path)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -336,20 +356,9 @@ def _files(gallery: object) -> dict[str, Path]:
             raise ValueError("expected at least one gallery image, got an empty list")
         return {str(path): Path(path) for path in gallery}
     raise TypeError(
-        f"expected gallery as a folder, a sequence of paths or a tensor (K, C, H, W), got "
+        "expected gallery as a folder, a sequence of paths or of arrays, or a tensor (K, C, H, W), got "
         f"{type(gallery).__name__}"
     )
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height as :func:`~captum_face.data.images.load_image` gives them, from the header alone."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"could not be read: {type(error).__name__}: {error}") from error
-    return (height, width) if turned else (width, height)
 
 
 def _nothing_left(left_out: dict[str, str]) -> str:

@@ -29,7 +29,7 @@ def test_it_writes_what_it_says(folder, gallery):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "left out: probe.png: the probe's own file" in result.output
-    assert "left out: broken.jpg: could not be read" in result.output
+    assert "left out: broken.jpg: could not read the image" in result.output
     assert "2 images searched, 2 left out" in result.output
     assert "Best match of 2: " in result.output
     assert {path.name for path in (folder / "out").iterdir()} == {

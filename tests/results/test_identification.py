@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused_before_any_pass(pair, folder):
         ((probe, []), {}, ValueError, "at least one gallery image"),
         ((probe, 3), {}, TypeError, "expected gallery as a folder"),
         ((probe, gallery), {"top_k": 0}, ValueError, "top_k"),
-        ((probe, gallery), {"names": ["a"]}, ValueError, "for a gallery tensor alone"),
+        ((probe, gallery), {"names": ["a"]}, ValueError, "for a gallery of tensors or arrays alone"),
         ((probe, stacked), {"names": ["a", "a"]}, ValueError, "expected 2 different names"),
         ((probe, stacked[..., 1:]), {}, ValueError, "like the probe"),
         ((torch.rand(2, 3, 18, 14), gallery), {}, ValueError, "expected one probe"),
