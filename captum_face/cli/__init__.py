@@ -18,6 +18,7 @@ COMMANDS = {
     "demo": "Explain a synthetic pair whose changed parts are known.",
     "explain": "Explain why a model accepts or rejects a pair of images.",
     "identify": "Search a gallery for a probe, and explain the best matches.",
+    "threshold": "Choose a verification threshold by a false match rate.",
     "benchmark": "Measure methods on many pairs.",
     "train-decoder": "Train the decoder that the method reconstruction needs.",
     "methods": "List the methods that --method knows.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from captum_face._validation import require_choice
 from captum_face.attr.each_side import EachSide, require_layer
 from captum_face.attr.spec import MethodSpec
+from captum_face.data import FacePairs, read_bin, read_pairs, synthetic_pairs
 from captum_face.pair.passes import require_batch_size
-from captum_face.pair.scores import threshold_source
+from captum_face.pair.scores import Threshold, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.results._saving import file_name
 
@@ -26,7 +28,9 @@ __all__ = [
     "model_options",
     "named_methods",
     "output_folder_option",
+    "pairs_options",
     "progress_option",
+    "read_listed_pairs",
     "refuse_thresholds",
     "require_figure_path",
     "score_option",
@@ -68,6 +72,53 @@ def model_options(command: Command) -> Command:
     return command
 
 
+def pairs_options(command: Command) -> Command:
+    """The options that name a list of pairs, which :func:`read_listed_pairs` reads."""
+    options = (
+        click.option(
+            "--pairs",
+            "pair_list",
+            type=click.Path(path_type=Path),
+            help="A list of pairs: image_a,image_b,same as .csv, or LFW's pairs.txt.",
+        ),
+        click.option(
+            "--bin", "bin_file", type=click.Path(path_type=Path), help="An InsightFace .bin file of pairs."
+        ),
+        click.option(
+            "--synthetic",
+            type=click.IntRange(min=1),
+            help="Number of synthetic pairs to use instead of a file.",
+        ),
+        click.option(
+            "--images",
+            type=click.Path(path_type=Path),
+            help="Folder of the listed images.  [default: the list's own]",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def read_listed_pairs(
+    pair_list: Path | None, bin_file: Path | None, synthetic: int | None, images: Path | None, seed: int
+) -> FacePairs:
+    """The pairs that :func:`pairs_options` name.
+
+    Raises:
+        click.UsageError: none of them or several.
+        FileNotFoundError, ValueError: as :func:`~captum_face.data.read_pairs`.
+    """
+    given = sum(value is not None for value in (pair_list, bin_file, synthetic))
+    if given != 1:
+        raise click.UsageError(f"expected one of --pairs, --bin and --synthetic, got {given} of them")
+    if pair_list is not None:
+        return read_pairs(pair_list, images)
+    if images is not None:
+        raise click.UsageError("expected --images with --pairs alone; the others bring their images")
+    return read_bin(bin_file) if bin_file is not None else synthetic_pairs(synthetic or 0, seed)
+
+
 score_option = click.option(
     "--score",
     help="How embeddings are compared: cosine, dot, euclidean, or the name of an installed plug-in's score.  "
@@ -98,9 +149,31 @@ def threshold_option(
     """The verification threshold; ``default`` says in words what is taken without it."""
     return click.option(
         "--threshold",
-        type=float,
-        help=f"Verification threshold in units of the score.  [default: {default}]",
+        type=_ThresholdType(),
+        help="Verification threshold in units of the score, or the .json file of the command threshold.  "
+        f"[default: {default}]",
     )
+
+
+class _ThresholdType(click.ParamType):
+    """A number, or a file that ``captum-face threshold --output`` has written."""
+
+    name = "number|file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return float(value)
+        except ValueError:
+            pass
+        try:
+            found = json.loads(Path(value).read_text(encoding="utf-8"))
+            return Threshold(found["threshold"], found["source"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.fail(
+                f"expected a number, or a .json file of the command threshold, got {value!r}: {error}",
+                param,
+                ctx,
+            )
 
 
 def source_text(threshold: float | None) -> str:

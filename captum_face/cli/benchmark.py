@@ -14,32 +14,19 @@ from captum_face.cli._options import (
     check_methods,
     model_options,
     named_methods,
+    pairs_options,
+    read_listed_pairs,
     score_option,
     show_first,
     threshold_option,
 )
-from captum_face.data import FacePairs, read_bin, read_pairs, synthetic_pairs
 from captum_face.models import load_pair
 
 __all__ = ["benchmark"]
 
 
 @click.command()
-@click.option(
-    "--pairs",
-    "pair_list",
-    type=click.Path(path_type=Path),
-    help="A list of pairs: image_a,image_b,same as .csv, or LFW's pairs.txt.",
-)
-@click.option("--bin", "bin_file", type=click.Path(path_type=Path), help="An InsightFace .bin file of pairs.")
-@click.option(
-    "--synthetic", type=click.IntRange(min=1), help="Number of synthetic pairs to use instead of a file."
-)
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    help="Folder of the listed images.  [default: the list's own]",
-)
+@pairs_options
 @click.option(
     "--limit", type=click.IntRange(min=2), help="Maximum number of pairs, balanced between the classes."
 )
@@ -99,7 +86,7 @@ def benchmark(
     the pairs are divided between the processes.
     """
     named = named_methods(methods)
-    pairs = _read_pairs(pair_list, bin_file, synthetic, images, seed)
+    pairs = read_listed_pairs(pair_list, bin_file, synthetic, images, seed)
     if limit is not None and limit < len(pairs):
         pairs = pairs.balanced(limit, seed)
     pair = load_pair(model, weights=weights, preprocess=preprocess, score=score, threshold=threshold)
@@ -123,19 +110,6 @@ def benchmark(
     show_first((f"failed: {line}" for line in result.failures), "report")
     click.echo(result.text())
     click.echo(f"Report: {output / 'report.html'}")
-
-
-def _read_pairs(
-    pair_list: Path | None, bin_file: Path | None, synthetic: int | None, images: Path | None, seed: int
-) -> FacePairs:
-    given = sum(value is not None for value in (pair_list, bin_file, synthetic))
-    if given != 1:
-        raise click.UsageError(f"expected one of --pairs, --bin and --synthetic, got {given} of them")
-    if pair_list is not None:
-        return read_pairs(pair_list, images)
-    if images is not None:
-        raise click.UsageError("expected --images with --pairs alone; the others bring their images")
-    return read_bin(bin_file) if bin_file is not None else synthetic_pairs(synthetic or 0, seed)
 
 
 def _chosen_device(device: str | None, local_rank: int) -> torch.device:

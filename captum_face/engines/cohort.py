@@ -219,6 +219,10 @@ class People:
             name = self._parent[name]
         return name
 
+    def of(self, name: str) -> str:
+        """One name for all images that are linked to this one."""
+        return self._root(name)
+
     def same(self, name_a: str, name_b: str) -> bool:
         """Whether two images are linked by genuine pairs."""
         return self._root(name_a) == self._root(name_b)

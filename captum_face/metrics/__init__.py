@@ -1,5 +1,10 @@
 """Is the model good, and do the maps explain it? Verification, localisation, patches, sanity."""
 
+from captum_face.metrics.calibration import (
+    OperatingPoint,
+    listed_people,
+    operating_point,
+)
 from captum_face.metrics.identification import IdentificationCurve, identification_curve
 from captum_face.metrics.localisation import pixel_auc, pointing_game, relevance_mass
 from captum_face.metrics.patches import Patched, PatchEffect, paste_patches, patch_effect
@@ -23,6 +28,7 @@ __all__ = [
     "ROC",
     "IdentificationCurve",
     "KFoldAccuracy",
+    "OperatingPoint",
     "PatchEffect",
     "Patched",
     "PerturbationCurve",
@@ -33,6 +39,8 @@ __all__ = [
     "identification_curve",
     "infidelity",
     "kfold_accuracy",
+    "listed_people",
+    "operating_point",
     "pair_scores",
     "paste_patches",
     "patch_effect",
