@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from captum_face.results._saving import file_name
 
 __all__ = [
     "METHOD",
+    "alignment_option",
     "check_file_names",
     "check_methods",
     "model_options",
@@ -34,6 +35,7 @@ __all__ = [
     "refuse_thresholds",
     "require_figure_path",
     "score_option",
+    "show_failed_checks",
     "show_first",
     "smooth_option",
     "source_text",
@@ -123,6 +125,12 @@ score_option = click.option(
     "--score",
     help="How embeddings are compared: cosine, dot, euclidean, or the name of an installed plug-in's score.  "
     "[default: cosine]",
+)
+
+alignment_option = click.option(
+    "--alignment",
+    help="How the model expects faces to lie: arcface, or none for any other alignment, of which nothing is "
+    "checked.  [default: arcface; none with the preset facenet]",
 )
 
 smooth_option = click.option(
@@ -285,6 +293,17 @@ def writable(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
+
+
+def show_failed_checks(failed: Mapping[str, str]) -> None:
+    """Prints which images do not look like aligned faces, and what to do."""
+    for sentence in failed.values():
+        click.echo(sentence)
+    if failed:
+        click.echo(
+            "Align the images as the model expects, or give --alignment none if it expects another alignment "
+            "than ArcFace's"
+        )
 
 
 def show_first(lines: Iterable[str], where: str | None = None, *, most: int = 10) -> None:

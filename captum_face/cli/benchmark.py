@@ -11,6 +11,7 @@ from captum_face.benchmark import benchmark as run_benchmark
 from captum_face.benchmark._distribution import distributed
 from captum_face.cli._options import (
     METHOD,
+    alignment_option,
     check_methods,
     model_options,
     named_methods,
@@ -31,6 +32,7 @@ __all__ = ["benchmark"]
     "--limit", type=click.IntRange(min=2), help="Maximum number of pairs, balanced between the classes."
 )
 @model_options
+@alignment_option
 @score_option
 @threshold_option("that of the pairs' equal error rate")
 @click.option(
@@ -69,6 +71,7 @@ def benchmark(
     model: str,
     weights: Path | None,
     preprocess: str | None,
+    alignment: str | None,
     score: str | None,
     threshold: float | None,
     methods: tuple[str, ...],
@@ -89,7 +92,14 @@ def benchmark(
     pairs = read_listed_pairs(pair_list, bin_file, synthetic, images, seed)
     if limit is not None and limit < len(pairs):
         pairs = pairs.balanced(limit, seed)
-    pair = load_pair(model, weights=weights, preprocess=preprocess, score=score, threshold=threshold)
+    pair = load_pair(
+        model,
+        weights=weights,
+        preprocess=preprocess,
+        score=score,
+        threshold=threshold,
+        alignment=alignment,
+    )
     check_methods(named, pair)
     with distributed() as (rank, local_rank):
         result = run_benchmark(

@@ -11,6 +11,7 @@ from captum_face.attr import METHODS
 from captum_face.attr.spec import MethodSpec
 from captum_face.cli._options import (
     METHOD,
+    alignment_option,
     check_file_names,
     check_methods,
     model_options,
@@ -19,6 +20,7 @@ from captum_face.cli._options import (
     progress_option,
     refuse_thresholds,
     score_option,
+    show_failed_checks,
     smooth_option,
     source_text,
     threshold_option,
@@ -37,6 +39,7 @@ __all__ = ["explain"]
 @click.argument("image_a", type=click.Path(path_type=Path))
 @click.argument("image_b", type=click.Path(path_type=Path))
 @model_options
+@alignment_option
 @score_option
 @threshold_option()
 @click.option(
@@ -54,6 +57,7 @@ def explain(
     model: str,
     weights: Path | None,
     preprocess: str | None,
+    alignment: str | None,
     score: str | None,
     threshold: float | None,
     methods: tuple[str, ...],
@@ -76,7 +80,14 @@ def explain(
     specs = list({spec.label: spec for spec in (*registered, *named)}.values())
     check_file_names(specs)
     images = [load_image(path) for path in (image_a, image_b)]
-    pair = load_pair(model, weights=weights, preprocess=preprocess, score=score, threshold=threshold)
+    pair = load_pair(
+        model,
+        weights=weights,
+        preprocess=preprocess,
+        score=score,
+        threshold=threshold,
+        alignment=alignment,
+    )
     check_methods(named, pair)
     with pair.frozen(), torch.no_grad():
         pair(*images)
@@ -96,10 +107,12 @@ def explain(
         explanations.append(explanation)
         if not explanations[1:]:
             click.echo(explanation.verdict.capitalize() + source_text(explanation.threshold))
+            show_failed_checks(explanation.failed_checks)
         paths = explanation.save(output, sigma=sigma)
         click.echo(f"{spec.label}: {', '.join(str(path) for path in paths.values())}")
-        for remark in explanation.remarks.values():
-            click.echo(f"  {remark}")
+        for topic, remark in explanation.remarks.items():
+            if topic not in explanation.failed_checks:
+                click.echo(f"  {remark}")
     if not explanations:
         raise ValueError("no method could explain this pair with this model; the reasons stand above")
     if len(explanations) > 1:

@@ -9,6 +9,7 @@ import click
 from captum_face.attr.spec import MethodSpec
 from captum_face.cli._options import (
     METHOD,
+    alignment_option,
     check_file_names,
     check_methods,
     model_options,
@@ -16,6 +17,7 @@ from captum_face.cli._options import (
     progress_option,
     refuse_thresholds,
     score_option,
+    show_failed_checks,
     show_first,
     smooth_option,
     source_text,
@@ -33,6 +35,7 @@ __all__ = ["identify"]
 @click.argument("probe", type=click.Path(path_type=Path))
 @click.argument("gallery", metavar="GALLERY_DIR", type=click.Path(path_type=Path))
 @model_options
+@alignment_option
 @score_option
 @threshold_option()
 @click.option(
@@ -52,6 +55,7 @@ def identify(
     model: str,
     weights: Path | None,
     preprocess: str | None,
+    alignment: str | None,
     score: str | None,
     threshold: float | None,
     method: str,
@@ -74,7 +78,14 @@ def identify(
             f"expected an output folder outside the gallery, got {output} in {gallery}: its figure would be "
             "searched the next time; choose another --output"
         )
-    pair = load_pair(model, weights=weights, preprocess=preprocess, score=score, threshold=threshold)
+    pair = load_pair(
+        model,
+        weights=weights,
+        preprocess=preprocess,
+        score=score,
+        threshold=threshold,
+        alignment=alignment,
+    )
     check_methods([spec], pair)
     writable(output)
     found = identify_probe(pair, probe, gallery, spec, top_k=top_k, both=both, **progress_option(spec))
@@ -86,7 +97,9 @@ def identify(
     for rank, match in enumerate(found.matches, start=1):
         word = decision_word(match.score, found.threshold)
         click.echo(f"{rank:4}  {match.score:8.4f}  {f'{word}  ' if word else ''}{match.name}")
+    show_failed_checks(found.failed_checks)
     paths = found.save(output, sigma=sigma)
     click.echo(f"\n{method}: {', '.join(str(path) for path in paths.values())}")
-    for remark in found.remarks.values():
-        click.echo(f"  {remark}")
+    for topic, remark in found.remarks.items():
+        if topic not in found.failed_checks:
+            click.echo(f"  {remark}")

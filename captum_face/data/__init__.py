@@ -1,5 +1,6 @@
 """Data: face images, pairs of them, and synthetic faces of which it is known what differs."""
 
+from captum_face.data.alignment import FaceCheck, check_faces
 from captum_face.data.faces import image_files, read_faces, render_faces
 from captum_face.data.pairs import (
     FacePair,
@@ -12,8 +13,10 @@ from captum_face.data.pairs import (
 )
 
 __all__ = [
+    "FaceCheck",
     "FacePair",
     "FacePairs",
+    "check_faces",
     "image_files",
     "read_bin",
     "read_csv",

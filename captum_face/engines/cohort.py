@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from captum_face._validation import require_images
+from captum_face.data.alignment import SMALLEST, check_faces
 from captum_face.data.faces import image_files, read_faces, render_faces
-from captum_face.maps.signed import smooth
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "CohortWarning",
     "People",
     "SimilarMemberWarning",
-    "alignment",
     "choose_cohort",
     "cycle_members",
     "draw_cohort",
@@ -32,10 +31,6 @@ __all__ = [
 
 #: A smaller cohort says more about its members than about people in general.
 FEWEST = 4
-#: Edges of aligned faces correlate with those of the mean face by more than this, see :func:`alignment`.
-_UNALIGNED = 0.15
-#: The shorter side of images in which features can be seen.
-_FEWEST_PIXELS = 48
 #: Rendered people who stand in where no cohort is given.
 _N_RENDERED = 8
 
@@ -157,46 +152,20 @@ def warn_of_similar(names: Sequence[str], scores: Tensor, limits: Tensor | float
     return who
 
 
-def alignment(images: Tensor, faces: Tensor) -> Tensor:
-    """How well faces lie on the mean of others: the correlation of their edges at the same place.
-
-    Brightness gradients after a slight blur, weighted by a Gaussian around the middle of the face. Against
-    the mean of eight others 19 of 20 crops in ArcFace's alignment have 0.16 or more. Moved down by 16 of 112
-    pixels or upside down nine of ten have less than 0.15, moved sideways half of them
-    (``docs/studies/morphs.py --study alignment``).
-
-    Args:
-        images: ``(N, C, H, W)``.
-        faces: ``(M, C, H, W)``, which lie as they should.
-
-    Returns:
-        ``(N,)`` in [-1, 1].
-    """
-    height, width = images.shape[-2:]
-    rows, columns = ((torch.arange(side, device=images.device) + 0.5) / side for side in (height, width))
-    # The nose, between eyes and mouth, and a width that holds these.
-    window = (-0.5 * (((rows[:, None] - 0.54) ** 2 + (columns - 0.5) ** 2) / 0.27**2)).exp()
-
-    def edges(some: Tensor) -> Tensor:
-        grey = smooth(some.mean(1), 2 / 112 * min(height, width))
-        return torch.stack(torch.gradient(grey, dim=(1, 2)), 1) * window.sqrt()
-
-    own, mean = edges(images).flatten(1), edges(faces.mean(0, keepdim=True)).flatten(1)
-    return torch.nn.functional.cosine_similarity(own, mean)
-
-
-def warn_unaligned(images: tuple[Tensor, Tensor], faces: Tensor) -> None:
-    """Warns of images that do not lie on the mean face of a cohort."""
-    if min(faces.shape[-2:]) < _FEWEST_PIXELS:
+def warn_unaligned(images: tuple[Tensor, Tensor], alignment: str | None) -> None:
+    """Warns of images that are no faces in an alignment: see :func:`~captum_face.data.check_faces`."""
+    if min(images[0].shape[-2:]) < SMALLEST:
         return
-    for side, image in zip("ab", images, strict=True):
-        found = alignment(image, faces)
-        worst = int(found.argmin())
-        if found[worst] < _UNALIGNED:
+    for side, of_side in zip("ab", images, strict=True):
+        failed = [
+            check.message(f"image_{side}[{i}]")
+            for i, check in enumerate(check_faces(of_side, alignment))
+            if not check.passed
+        ]
+        if failed:
             warnings.warn(
-                f"image_{side}[{worst}] does not lie on the cohort's mean face: the correlation of their "
-                f"edges is {float(found[worst]):.2f}, that of aligned faces above {_UNALIGNED}. Morphs "
-                "between them are ghosts and no faces; align all images alike",
+                f"{'; '.join(failed)}. Morphs with other people are ghosts and no faces then: align all "
+                "images alike, or say PairSimilarity(alignment=None) if the model expects another alignment",
                 CohortWarning,
                 stacklevel=7,
             )

@@ -109,12 +109,15 @@ def show_comparison(
 
 
 def _remarks(explanations: Sequence[ExplainedPair]) -> list[str]:
-    """The remarks of all rows, each once with the methods that it is about."""
+    """The remarks of all rows, each once with the methods that it is about, unless that is all."""
     methods: dict[str, list[str]] = {}
     for explanation in explanations:
         for remark in explanation.remarks.values():
             methods.setdefault(remark, []).append(display_name(explanation.method))
-    return [f"{', '.join(who)}: {remark}" for remark, who in methods.items()]
+    return [
+        remark if len(who) == len(explanations) else f"{', '.join(who)}: {remark}"
+        for remark, who in methods.items()
+    ]
 
 
 def _row_label(method: str) -> tuple[str, bool]:

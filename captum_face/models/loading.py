@@ -20,7 +20,7 @@ from captum_face.models.synthetic_net import SyntheticFaceNet, synthetic, synthe
 from captum_face.models.weights import load_weights
 from captum_face.pair.preprocessing import resolve_preprocess
 from captum_face.pair.scores import Cosine, Score, Threshold, resolve_score
-from captum_face.pair.similarity import PairSimilarity
+from captum_face.pair.similarity import ALIGNMENTS, PairSimilarity
 
 __all__ = ["MODELS", "ModelEntry", "load_pair"]
 
@@ -77,6 +77,7 @@ def load_pair(
     preprocess: str | Callable[[Tensor], Tensor] | None = None,
     threshold: float | None = None,
     score: str | Score | None = None,
+    alignment: str | None = None,
 ) -> PairSimilarity:
     """A pair wrapper from a model's name, an ONNX file or a factory of your own.
 
@@ -97,6 +98,9 @@ def load_pair(
             model, which is a cosine and is not used with another score, else none.
         score: A name of :data:`captum_face.pair.scores.SCORES` or a :class:`~captum_face.pair.scores.Score`.
             None for ``"cosine"``, or for the score of a finished pair wrapper.
+        alignment: How the model expects faces to lie in its images: ``"arcface"``, or ``"none"`` for an
+            alignment that cannot be checked. None for the pair wrapper's own
+            (:class:`~captum_face.PairSimilarity`).
 
     Raises:
         FileNotFoundError, ValueError, TypeError, ImportError: what is missing or doesn't fit, and what to do.
@@ -104,6 +108,8 @@ def load_pair(
     if preprocess == "none":
         preprocess = nn.Identity()
     resolve_preprocess(preprocess)
+    if alignment is not None:
+        require_choice(alignment, (*ALIGNMENTS, "none"), "alignment")
     chosen = resolve_score("cosine" if score is None else score)
     if threshold is not None:
         # A factory may bring a score of its own, whose limits are looked at then.
@@ -114,7 +120,7 @@ def load_pair(
         known = [name for name in MODELS if Path(model).stem.lower().startswith(name)]
         network: Callable[[Tensor], Any] = load_onnx(model)
         default = MODELS[max(known, key=len)].preprocess if known else "arcface"
-        return _wrap(network, preprocess or default, threshold, chosen)
+        return _wrap(network, preprocess or default, threshold, chosen, alignment)
     if ":" in model:
         made = _call_factory(model)
         network = made.embedding_model if isinstance(made, PairSimilarity) else made
@@ -133,8 +139,10 @@ def load_pair(
                 raise ValueError(f"{model} gives a PairSimilarity with its own score; leave score out")
             if threshold is not None:
                 made.threshold = threshold
+            if alignment is not None:
+                made.alignment = None if alignment == "none" else alignment
             return made
-        return _wrap(network, preprocess, threshold, chosen)
+        return _wrap(network, preprocess, threshold, chosen, alignment)
     entry = MODELS[require_choice(model, MODELS, "model (or FILE.onnx, or module:factory)")]
     if weights is None and not entry.ships_weights:
         raise ValueError(
@@ -143,7 +151,7 @@ def load_pair(
         )
     if threshold is None and weights is None and chosen.name == Cosine.name:
         threshold = None if entry.threshold is None else Threshold(entry.threshold, "shipped with the model")
-    return _wrap(entry.build(weights), preprocess or entry.preprocess, threshold, chosen)
+    return _wrap(entry.build(weights), preprocess or entry.preprocess, threshold, chosen, alignment)
 
 
 def _wrap(
@@ -151,8 +159,15 @@ def _wrap(
     preprocess: str | Callable[[Tensor], Tensor] | None,
     threshold: float | None,
     score: Score,
+    alignment: str | None,
 ) -> PairSimilarity:
-    pair = PairSimilarity(network, score=score, preprocess=preprocess, threshold=threshold)
+    pair = PairSimilarity(
+        network,
+        score=score,
+        preprocess=preprocess,
+        threshold=threshold,
+        alignment={None: "auto", "none": None}.get(alignment, alignment),
+    )
     return pair.eval()
 
 

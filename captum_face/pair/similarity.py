@@ -39,6 +39,8 @@ __all__ = [
     "uncompiled",
 ]
 
+#: What ``PairSimilarity(alignment=...)`` knows beside "auto" and None.
+ALIGNMENTS = ("arcface",)
 #: What ``PairSimilarity(precision=...)`` knows.
 PRECISIONS = ("float32", "tf32", "bfloat16")
 #: Where a module keeps the hooks that see or change what passes.
@@ -227,12 +229,16 @@ class PairSimilarity(nn.Module):
             with units for it. Both change maps: see the page on speed. Embeddings of half precision come in
             the dtype of the images, and scores are computed in that. LRP and BiLRP, which rewrite the model,
             don't heed ``"bfloat16"``.
+        alignment: How the model expects faces to lie in its images: ``"arcface"`` for the five points of
+            :data:`~captum_face.maps.LANDMARKS`, None for any other alignment. Results check images against
+            it (:func:`~captum_face.data.check_faces`) and give shares of face regions for it alone.
+            ``"auto"`` is None with the preset ``"facenet"``, whose crops are wider, else ``"arcface"``.
 
     Shape: images ``(N, C, H, W)`` in [0, 1], RGB; a batch of 1 on one side broadcasts against N.
 
     Raises:
-        ValueError: unknown score, preset or precision, a ``max_batch_size`` below 1, a threshold that the
-            score cannot reach.
+        ValueError: unknown score, preset, precision or alignment, a ``max_batch_size`` below 1, a threshold
+            that the score cannot reach.
         TypeError: ``embedding_model`` cannot be called, or the threshold is not a number.
 
     Example::
@@ -254,6 +260,7 @@ class PairSimilarity(nn.Module):
         max_batch_size: int | None = None,
         select: int | str | Callable[[Any], Tensor] | None = None,
         precision: str = "float32",
+        alignment: str | None = "auto",
     ) -> None:
         super().__init__()
         if not callable(embedding_model):
@@ -274,6 +281,12 @@ class PairSimilarity(nn.Module):
         self.max_batch_size = max_batch_size
         self.select = select
         self.precision = require_choice(precision, PRECISIONS, "precision")
+        if alignment == "auto":
+            alignment = None if preprocess == "facenet" else "arcface"
+        elif alignment is not None:
+            require_choice(alignment, ALIGNMENTS, "alignment (or auto, or None)")
+        #: How the model expects faces to lie in its images; None for an alignment that cannot be checked.
+        self.alignment = alignment
 
     @property
     def threshold(self) -> Threshold | None:

@@ -62,6 +62,7 @@ def settings(
         "smooth": spec.sigma,
         "score": pair.score.name,
         "precision": pair.precision,
+        "alignment": pair.alignment,
         "preprocess": repr(pair.preprocess),
         "embedding_model": type(pair.embedding_model).__name__,
         "image_size": list(image.shape[-2:]),

@@ -16,6 +16,7 @@ from torch import Tensor
 from captum_face._validation import require_pair
 from captum_face.attr.base import PairAttribution
 from captum_face.attr.spec import AnyMethod, MethodSpec
+from captum_face.data.alignment import FaceCheck, check_faces
 from captum_face.data.images import AnyImage, single_image
 from captum_face.figures.explanation import show_explanation
 from captum_face.maps.regions import TEMPLATE_SIZE, region_shares
@@ -42,8 +43,11 @@ class Explanation:
     settings: dict[str, Any]  #: the method's options, defaults included, and the pair wrapper's
     names: tuple[str, str] = ("image A", "image B")  #: what the figure calls the two images
     #: Shares of the evidence by face region for both images, see
-    #: :func:`~captum_face.maps.region_shares`; None unless they are 112 x 112 pixels.
+    #: :func:`~captum_face.maps.region_shares`; None unless both are 112 x 112 pixels and pass their check.
     regions: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]] | None = field(default=None)
+    #: Whether each image looks like a face, aligned as the model expects; empty if that is an alignment that
+    #: cannot be checked (:attr:`PairSimilarity.alignment <captum_face.PairSimilarity>` is None).
+    checks: tuple[FaceCheck, ...] = ()
 
     @property
     def decision(self) -> bool | None:
@@ -57,8 +61,17 @@ class Explanation:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """What to know of how the maps came about, by topic, such as the threshold where none was given."""
-        return dict(self.settings.get("remarks", {}))
+        """What to know of the maps, by topic: failed checks, a threshold that was not given, the cohort."""
+        return self.failed_checks | self.settings.get("remarks", {})
+
+    @property
+    def failed_checks(self) -> dict[str, str]:
+        """A sentence on ``"image_a"`` and ``"image_b"`` where they fail their check; empty if both pass."""
+        return {
+            f"image_{side}": f"{check.message(name)}; region shares are withheld"
+            for side, name, check in zip("ab", self.names, self.checks, strict=False)
+            if not check.passed
+        }
 
     @property
     def maps(self) -> tuple[Tensor, Tensor]:
@@ -104,6 +117,7 @@ class Explanation:
             "threshold_source": threshold_source(self.threshold),
             "decision": decision_word(self.score, self.threshold, "same person", "different people"),
             "accepted": self.decision,
+            "checks": {f"image_{side}": c.summary() for side, c in zip("ab", self.checks, strict=False)},
             "protocol": self.settings,
             "versions": versions(),
         }
@@ -152,6 +166,7 @@ class Explanation:
         ]
         if self.threshold is not None:
             parts.append(f"<p>threshold: {html.escape(threshold_source(self.threshold))}</p>")
+        parts += [f"<p>{html.escape(remark)}</p>" for remark in self.remarks.values()]
         if self.regions is not None:
             head = "".join(
                 f"<th>{html.escape(name)}: {kind}</th>" for name in self.names for kind in ("for", "against")
@@ -230,7 +245,9 @@ def explain(
         )
     found = attribution.attribute_detailed(images, **options)
     attr_a, attr_b = map(spec.smoothed, found.attributions)
-    aligned = tuple(images[0].shape[-2:]) == (TEMPLATE_SIZE, TEMPLATE_SIZE)
+    checks = tuple(check for image in images for check in check_faces(image, pair.alignment))
+    of_template = tuple(images[0].shape[-2:]) == (TEMPLATE_SIZE, TEMPLATE_SIZE)
+    aligned = of_template and bool(checks) and all(check.passed for check in checks)
     return Explanation(
         method=spec.label,
         score=float(found.scores),
@@ -240,6 +257,7 @@ def explain(
         settings=settings(pair, spec, options, images[0], found.remarks),
         names=names or (_name(image_a, "image A"), _name(image_b, "image B")),
         regions=(region_shares(attr_a), region_shares(attr_b)) if aligned else None,
+        checks=checks,
     )
 
 

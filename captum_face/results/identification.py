@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from captum_face._files import write_whole
 from captum_face._validation import require_images, require_positive_int
 from captum_face.attr.spec import AnyMethod
+from captum_face.data.alignment import FaceCheck, check_faces
 from captum_face.data.faces import image_files
 from captum_face.data.images import AnyImage, image_size, single_image
 from captum_face.figures.identification import show_identification
@@ -43,6 +44,7 @@ class Match:
     image: Tensor  #: ``(1, C, H, W)``: the gallery image
     attribution: Tensor  #: ``(1, C, H, W)``: the probe's map against it; positive = for the same person
     own_attribution: Tensor | None = None  #: its own map against the probe, where asked for
+    check: FaceCheck | None = None  #: whether it is an aligned face; None for an alignment not checked
 
     def __repr__(self) -> str:
         return f"Match({self.name!r}, score={self.score:.3f})"
@@ -60,6 +62,7 @@ class Identification:
     ranking: tuple[tuple[str, float], ...]  #: names and scores of the whole gallery, the best first
     settings: dict[str, Any]  #: the method's options, defaults included, and the pair wrapper's
     left_out: dict[str, str] = field(default_factory=dict)  #: gallery files that were not searched, and why
+    check: FaceCheck | None = None  #: whether the probe is an aligned face; None for an alignment not checked
 
     @property
     def decision(self) -> bool | None:
@@ -77,8 +80,22 @@ class Identification:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """What to know of how the maps came about, by topic, such as the threshold where none was given."""
-        return dict(self.settings.get("remarks", {}))
+        """What to know of the maps, by topic: failed checks, a threshold that was not given, the cohort."""
+        return self.failed_checks | self.settings.get("remarks", {})
+
+    @property
+    def failed_checks(self) -> dict[str, str]:
+        """A sentence on ``"probe"`` and each ``"match_RANK"`` that fails its check; empty if all pass."""
+        checks = {"probe": (self.name, self.check)}
+        checks |= {
+            f"match_{rank}": (f"match {rank} ({match.name})", match.check)
+            for rank, match in enumerate(self.matches, start=1)
+        }
+        return {
+            topic: check.message(name)
+            for topic, (name, check) in checks.items()
+            if check and not check.passed
+        }
 
     @property
     def maps(self) -> Tensor:
@@ -97,11 +114,13 @@ class Identification:
             "threshold": self.threshold,
             "threshold_source": threshold_source(self.threshold),
             "accepted": self.decision,
+            "check": self.check.summary() if self.check else None,
             "matches": [
                 {
                     "name": match.name,
                     "score": match.score,
                     "accepted": None if self.threshold is None else match.score >= self.threshold,
+                    "check": match.check.summary() if match.check else None,
                 }
                 for match in self.matches
             ],
@@ -260,6 +279,7 @@ def identify(
         found = attribute_gallery(attribution, image, images, gallery_embeddings=table[best], **options)
         maps, own_maps, remarks = found.attributions, None, found.remarks
     maps, own_maps = spec.smoothed(maps), None if own_maps is None else spec.smoothed(own_maps)
+    checks = check_faces(torch.cat([image, images]), pair.alignment) or (None,) * (len(images) + 1)
     return Identification(
         method=spec.label,
         threshold=threshold_of(pair, options),
@@ -272,12 +292,14 @@ def identify(
                 images[[row]],
                 maps[[row]],
                 None if own_maps is None else own_maps[[row]],
+                checks[row + 1],
             )
             for row, i in enumerate(best.tolist())
         ),
         ranking=tuple((known[i], float(scores[i])) for i in order.tolist()),
         settings=settings(pair, spec, options, image, remarks) | {"top_k": top_k},
         left_out=left_out,
+        check=checks[0],
     )
 
 

@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 
 from captum_face import FGGB, CorrRISE, PairSimilarity, explain
+from captum_face.data import render_faces
 from captum_face.maps.regions import region_shares
 from tests.conftest import small_net
 
 
 @pytest.fixture
 def faces():
-    generator = torch.Generator().manual_seed(0)
-    return tuple(torch.rand(1, 3, 112, 112, generator=generator) for _ in range(2))
+    return tuple(render_faces(2)[:, None])
 
 
 def test_fields_agree_with_the_methods(pair, faces):
@@ -206,3 +206,30 @@ def test_names_with_dollar_signs_are_no_formulas(pair, faces, tmp_path):
     from captum_face import show_comparison
 
     show_comparison([explanation]).savefig(tmp_path / "sheet.png")
+
+
+def test_an_image_that_is_no_aligned_face_is_told_everywhere(pair, faces, tmp_path):
+    explanation = explain(pair, faces[0], faces[1].flip(2), names=("one.png", "two.png"))
+    assert [check.passed for check in explanation.checks] == [True, False]
+    assert explanation.regions is None
+    assert list(explanation.failed_checks) == ["image_b"]
+    sentence = explanation.remarks["image_b"]
+    assert sentence.startswith("two.png does not look like a face in ArcFace's alignment: it ")
+    assert sentence.endswith("; region shares are withheld")
+    assert "two.png does not look like" in explanation.plot().get_suptitle().replace("\n", " ")
+    assert "<p>two.png does not look like" in explanation._repr_html_()
+    assert "<table>" not in explanation._repr_html_()
+    found = json.loads(explanation.save(tmp_path)["summary"].read_text())
+    assert [check["passed"] for check in found["checks"].values()] == [True, False]
+    assert found["checks"]["image_b"]["figure"] < found["checks"]["image_b"]["limit"]
+    assert "regions" not in found
+
+
+def test_a_model_of_another_alignment_is_asked_for_nothing(faces):
+    pair = PairSimilarity(small_net().eval(), threshold=0.5, alignment=None)
+    explanation = explain(pair, faces[0], faces[1].flip(2))
+    assert explanation.checks == ()
+    assert explanation.remarks == {}
+    assert explanation.regions is None
+    assert explanation.summary()["checks"] == {}
+    assert explanation.settings["alignment"] is None
