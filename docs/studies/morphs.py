@@ -1,4 +1,4 @@
-"""Morph gradients, one choice at a time: cohort, joining, smoothing, softness, points, alignment.
+"""Morph gradients, one choice at a time: cohort, joining, smoothing, softness, points.
 
     python docs/studies/morphs.py --shared FOLDER [--half choose] [--pairs 20]
         [--n-points 24] [--study NAME]
@@ -20,14 +20,13 @@ from pathlib import Path
 import torch
 from halves import of_folder, person
 from torch import Tensor
-from torch.nn import functional as F
 
 from captum_face import MorphGradients, PairSimilarity, SwapRISE
 from captum_face.attr._morphing import MorphComponents
 from captum_face.benchmark import METRICS, Case, Scene
 from captum_face.benchmark._plan import own_seed
 from captum_face.data.images import load_image
-from captum_face.engines.cohort import People, alignment, choose_cohort
+from captum_face.engines.cohort import People, choose_cohort
 from captum_face.engines.sides import Sides
 from captum_face.maps.signed import smooth
 from captum_face.models import load_pair
@@ -210,44 +209,6 @@ def study_swap(pairs: list[Pair]) -> None:
         row(f"SwapRISE, n_masks {n_masks}", judged(pairs, maps))
 
 
-def moved(image: Tensor, how: str) -> Tensor:
-    side = image.shape[-1]
-    if how.startswith("right"):
-        pixels = int(how.split()[1])
-        return F.pad(image, (pixels, 0, 0, 0), mode="replicate")[..., :side]
-    if how.startswith("down"):
-        pixels = int(how.split()[1])
-        return F.pad(image, (0, 0, pixels, 0), mode="replicate")[..., :side, :]
-    if how == "upside down":
-        return image.flip(-2)
-    if how == "enlarged by half":
-        return F.interpolate(image, scale_factor=1.5, mode="bilinear")[..., side // 4 :, side // 4 :][
-            ..., :side, :side
-        ]
-    return image
-
-
-def study_alignment(pairs: list[Pair]) -> None:
-    """How well a partner lies on the mean of a cohort of eight, and how the middle of a morph scores."""
-    for how in ("aligned", "right 8", "right 16", "down 16", "upside down", "enlarged by half"):
-        edges, middles = [], []
-        for one in pairs:
-            image, partner = one.scene.inputs[0], moved(one.scene.inputs[1], how)
-            edges.append(float(alignment(partner, one.cohort[:8])))
-            with torch.no_grad():
-                pair = one.scene.pair
-                middles.append(
-                    float((pair((image + partner) / 2, image) + pair((image + partner) / 2, partner)) / 2)
-                )
-        low, *_ = statistics.quantiles(edges, n=20)
-        print(
-            f"{how:18} edges: median {statistics.median(edges):.2f}, 5 % below {low:.2f}, warned of "
-            f"{statistics.mean(e < 0.15 for e in edges):.0%}; score of the middle: median "
-            f"{statistics.median(middles):.2f}, lowest {min(middles):.2f}",
-            flush=True,
-        )
-
-
 STUDIES: dict[str, Callable[[list[Pair]], None]] = {
     name.removeprefix("study_"): study for name, study in dict(globals()).items() if name.startswith("study_")
 }
@@ -266,7 +227,7 @@ def main() -> None:
     pairs = read_pairs(options.shared, options.half, options.pairs, options.n_points)
     for name in options.study:
         print(f"\n{name}: {sum(one.scene.same for one in pairs)} genuine of {len(pairs)} pairs")
-        if name not in ("points", "alignment"):
+        if name != "points":
             print(" " * 34 + "".join(f"{column:>16}" for column in COLUMNS))
         STUDIES[name](pairs)
 

@@ -68,7 +68,7 @@ def test_equals_the_loop_over_masks(strict, images, cohort):
 
 def test_the_sign_of_the_evidence():
     """A spot that both have and cohort lack speaks for a match, one that the partner lacks against."""
-    dark = torch.full((1, 3, 28, 28), 0.1)
+    dark = torch.full((1, 3, 24, 24), 0.1)
     a, b = dark.clone(), dark.clone()
     a[..., 4:8, 4:8] = b[..., 4:8, 4:8] = 1
     a[..., 20:24, 20:24] = 1

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from captum_face import METHODS
 from captum_face.cli import main
+from captum_face.data import render_faces
 from captum_face.pair.scores import SCORES
 
 FACTORY = """
@@ -44,10 +44,10 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """Two images and a module with factories in the current folder."""
-    random = np.random.default_rng(0)
-    for name in ("a.png", "b.png"):
-        Image.fromarray(random.integers(0, 256, (112, 112, 3), dtype=np.uint8)).save(tmp_path / name)
+    """Two faces and a module with factories in the current folder."""
+    for name, face in zip(("a.png", "b.png"), render_faces(2), strict=True):
+        pixels = (255 * face).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(tmp_path / name)
     (tmp_path / "own_models.py").write_text(FACTORY)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from captum_face import PairSimilarity
 from captum_face.data import check_faces, render_faces, synthetic
 from captum_face.data.alignment import LIMIT
+from captum_face.data.images import load_image
 
 
 def shares_passed(images):
@@ -134,8 +135,13 @@ def test_unknown_alignment():
 
 
 @pytest.mark.real
-def test_rates_on_real_crops(real_images):
+def test_rates_on_real_crops(shared):
     """Loosely; docs/studies/alignment.py prints them."""
-PLACE
-    for changed in (moved(real_images, down=16), moved(real_images, right=16), real_images.rot90(1, (2, 3))):
+    files = sorted((shared / "data" / "lfw_crops").iterdir())[::5]
+    crops = torch.cat([load_image(path) for path in files])
+    assert shares_passed(crops) > 0.85
+    assert shares_passed(crops.flip(3)) > 0.85
+    for changed in (moved(crops, down=16), moved(crops, right=16), crops.rot90(1, (2, 3)), crops.flip(2, 3)):
         assert shares_passed(changed) < 0.1
+    photos = [load_image(path) for path in sorted((shared / "photos").iterdir())]
+    assert not any(check_faces(photo)[0].passed for photo in photos)

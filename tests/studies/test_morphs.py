@@ -13,7 +13,6 @@ STUDIES = {
     "softness": "softness None",
     "points": "n_points    2",
     "swap": "SwapRISE, n_masks 4",
-    "alignment": "aligned",
 }
 
 
