@@ -195,7 +195,9 @@ class BiLRP(RelevanceAttribution):
         def projected(row: int) -> tuple[Tensor, Tensor, Tensor]:
             root = shares[row].abs().sqrt()
             generator = torch.Generator().manual_seed(self.seed)
-            noise = torch.randn(dimensions, dimensions - 1, generator=generator).to(shares)
+            noise = torch.randn(dimensions, dimensions - 1, generator=generator, dtype=torch.float32).to(
+                shares
+            )
             directions = torch.linalg.qr(torch.cat([root[:, None], noise], 1)).Q.T[:count]
             weights = torch.full((count,), (dimensions - 1) / max(count - 1, 1)).to(shares)
             weights[0] = 1  # the direction of the sum itself, the others stand for all that is left

@@ -22,7 +22,7 @@ from captum_face.engines.one_image import gradients_must_come, score_of_one_imag
 from captum_face.engines.sides import Side, Sides, gradients_enabled, require_pair_similarity
 from captum_face.maps.signed import smooth
 from captum_face.pair.passes import BATCH_OPTIONS
-from captum_face.pair.similarity import PairSimilarity
+from captum_face.pair.similarity import PairSimilarity, float32_by_default
 
 __all__ = ["EachSide"]
 
@@ -95,8 +95,8 @@ class _EachSide(PairAttribution):
             side.done()
             return torch.cat(maps)
 
-        # Warning filters and global random states belong to the process.
-        with _CAPTUM_LOCK, warnings.catch_warnings():
+        # Warning filters, global random states and the default dtype belong to the process.
+        with _CAPTUM_LOCK, warnings.catch_warnings(), float32_by_default():
             for message in _ROUTINE_WARNINGS:
                 warnings.filterwarnings("ignore", message)
             return sides.explain(one)

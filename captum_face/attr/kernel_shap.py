@@ -87,7 +87,8 @@ def _coalitions(n_samples: int, cells: int, generator: torch.Generator | None) -
     sizes = torch.arange(1, cells, device=device, dtype=torch.float64)
     half = -(-n_samples // 2)
     drawn = torch.multinomial(1 / (sizes * (cells - sizes)), half, True, generator=generator) + 1
-    ranks = torch.rand(half, cells, generator=generator, device=device).argsort(1).argsort(1)
+    ranks = torch.rand(half, cells, generator=generator, device=device, dtype=torch.float32)
+    ranks = ranks.argsort(1).argsort(1)
     visible = (ranks < drawn[:, None]).double()
     ends = torch.tensor([[1.0], [0.0]], dtype=torch.float64, device=device).expand(2, cells)
     return torch.cat([ends, visible, 1 - visible])[: 2 + n_samples]

@@ -113,7 +113,7 @@ def gaussian_spots(size: tuple[int, int], grid: int, sigma: float) -> Tensor:
     profiles = []
     for side in size:
         pitch = side / grid
-        centres = (torch.arange(grid) + 0.5) * pitch - 0.5
+        centres = (torch.arange(grid, dtype=torch.float32) + 0.5) * pitch - 0.5
         offsets = (torch.arange(side) - centres[:, None]) / (sigma * pitch)
         profiles.append((-0.5 * offsets.square()).exp())
     spots = torch.einsum("ih,jw->ijhw", *profiles).flatten(0, 1)

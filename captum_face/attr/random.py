@@ -38,7 +38,7 @@ class Random(PairAttribution):
         """
         generator = require_generator(seed, generator)
         device = generator.device if generator is not None else None
-        noise = torch.rand(2, *sides.size, generator=generator, device=device) * 2 - 1
+        noise = torch.rand(2, *sides.size, generator=generator, device=device, dtype=torch.float32) * 2 - 1
 
         def one(side: Side) -> Tensor:
             side.done()

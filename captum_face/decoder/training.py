@@ -259,15 +259,15 @@ def _held_out_loss(
 def _augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirrored, moved by up to 2 pixels and tinted, each image in its own way."""
     n, colours, height, width = images.shape
-    mirrored = torch.rand(n, 1, 1, 1, generator=generator).to(images) < 0.5
-    images = torch.where(mirrored, images.flip(3), images)
+    mirrored = torch.rand(n, 1, 1, 1, generator=generator, dtype=torch.float32) < 0.5
+    images = torch.where(mirrored.to(images.device), images.flip(3), images)
     padded = pad(images, (2, 2, 2, 2), mode="replicate")
     corners = torch.randint(0, 5, (n, 2), generator=generator).tolist()
     moved = torch.stack(
         [p[:, y : y + height, x : x + width] for p, (y, x) in zip(padded, corners, strict=True)]
     )
-    gain = 1 + 0.1 * (2 * torch.rand(n, colours, 1, 1, generator=generator) - 1)
-    shade = 0.05 * (2 * torch.rand(n, 1, 1, 1, generator=generator) - 1)
+    gain = 1 + 0.1 * (2 * torch.rand(n, colours, 1, 1, generator=generator, dtype=torch.float32) - 1)
+    shade = 0.05 * (2 * torch.rand(n, 1, 1, 1, generator=generator, dtype=torch.float32) - 1)
     return (moved * gain.to(images) + shade.to(images)).clamp(0, 1)
 
 

@@ -85,7 +85,7 @@ def random_patches(
     if sampling == "stratified":
         seed = int(torch.randint(2**31, (), generator=generator, device=device))
         sequence = torch.quasirandom.SobolEngine(2 * n_patches, scramble=True, seed=seed)
-        places = sequence.draw(n_masks).reshape(n_masks, 2, n_patches, 1).to(device)
+        places = sequence.draw(n_masks, dtype=torch.float32).reshape(n_masks, 2, n_patches, 1).to(device)
     hidden = []
     for axis, (side, length) in enumerate(zip(size, patch, strict=True)):
         free = side - length + 1
@@ -142,13 +142,14 @@ def random_grids(
     if not 0 < probability < 1:
         raise ValueError(f"expected probability between 0 and 1, got {probability!r}")
     device = generator.device if generator is not None else None
-    kept = torch.rand(n_masks, 1, grid + 1, grid + 1, generator=generator, device=device) < probability
+    cells = n_masks, 1, grid + 1, grid + 1
+    kept = torch.rand(cells, generator=generator, device=device, dtype=torch.float32) < probability
     cell = [-(-side // grid) for side in size]
     enlarged = [(grid + 1) * length for length in cell]
     starts = torch.stack(
         [torch.randint(length, (n_masks,), generator=generator, device=device) for length in cell], dim=1
     ).tolist()
-    masks = torch.empty(n_masks, *size, device=device)
+    masks = torch.empty(n_masks, *size, device=device, dtype=torch.float32)
     for mask, grid_kept, (top, left) in zip(masks, kept.float(), starts, strict=True):
         soft = F.interpolate(grid_kept[None], enlarged, mode="bilinear", align_corners=False)
         mask.copy_(soft[0, 0, top : top + size[0], left : left + size[1]])

@@ -62,20 +62,20 @@ def morphs(
     """
     require_positive_int(n, "n_points")
     if softness is None:
-        shares = ((torch.arange(n) + 0.5) / n)[:, None, None].expand(n, *size)
+        shares = ((torch.arange(n, dtype=torch.float32) + 0.5) / n)[:, None, None].expand(n, *size)
         return Morphs(shares, torch.full_like(shares, 1 / n))
     require_positive(softness, "softness")
     require_positive(scale, "scale")
     device = generator.device if generator is not None else None
-    noise = torch.randn(_N_FIELDS, *size, generator=generator, device=device).cpu()
+    noise = torch.randn(_N_FIELDS, *size, generator=generator, device=device, dtype=torch.float32).cpu()
     fields = smooth(noise, scale * min(size)).flatten(1)
     # Ranks: whatever the field's distribution is, its times are uniform.
-    ranks = fields.argsort(1).argsort(1).reshape(-1, *size) / max(1, fields.shape[1] - 1)
+    ranks = fields.argsort(1).argsort(1).float().reshape(-1, *size) / max(1, fields.shape[1] - 1)
     times = torch.stack([ranks, 1 - ranks], 1).flatten(0, 1)[:n]
     shares_of, weights_of = [], []
     for way, of_pixels in enumerate(times):
         steps = n // len(times) + (way < n % len(times))
-        edges = torch.linspace(0, 1, steps + 1)
+        edges = torch.linspace(0, 1, steps + 1, dtype=torch.float32)
 
         def share(clock: Tensor, of_pixels: Tensor = of_pixels) -> Tensor:
             return ((clock[:, None, None] * (1 + softness) - of_pixels) / softness).clamp(0, 1)

@@ -357,7 +357,9 @@ def _gradient_by_start(embedding: Tensor, replica: Tensor, seen: Tensor, seed: i
     None where a rule has none: a rule of your own may work without a graph.
     """
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(embedding.shape, generator=generator).to(embedding).requires_grad_()
+    start = (
+        torch.randn(embedding.shape, generator=generator, dtype=torch.float32).to(embedding).requires_grad_()
+    )
     try:
         (relevance,) = torch.autograd.grad(embedding, replica, start, create_graph=True)
         (gradient,) = torch.autograd.grad((relevance * seen).sum(), start, retain_graph=True)

@@ -273,7 +273,11 @@ def _noise(radius: float, seed: int) -> Callable[[tuple[Tensor, ...]], tuple[Ten
 
     def perturb(images: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(
-            (image + radius * (2 * torch.rand(image.shape, generator=generator) - 1).to(image)).clamp(0, 1)
+            (
+                image
+                + radius
+                * (2 * torch.rand(image.shape, generator=generator, dtype=torch.float32) - 1).to(image)
+            ).clamp(0, 1)
             for image in images
         )
 

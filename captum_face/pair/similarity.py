@@ -33,6 +33,7 @@ __all__ = [
     "AgainstReference",
     "PairSimilarity",
     "alone",
+    "float32_by_default",
     "frozen",
     "hooks_as_they_were",
     "score_pairs",
@@ -174,6 +175,25 @@ def uncompiled() -> AbstractContextManager[None]:
     # Nothing is compiled before this module is imported, which takes a second.
     compiles = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
     return _holds([(_stance, "eager", True)]) if compiles else nullcontext()
+
+
+class _DefaultDtype:
+    @property
+    def value(self) -> torch.dtype:
+        return torch.get_default_dtype()
+
+    @value.setter
+    def value(self, dtype: torch.dtype) -> None:
+        torch.set_default_dtype(dtype)
+
+
+_default_dtype = _DefaultDtype()
+
+
+def float32_by_default() -> AbstractContextManager[None]:
+    """Runs its body with PyTorch's default dtype, in which methods of Captum draw their random numbers."""
+    changed = torch.get_default_dtype() != torch.float32
+    return _holds([(_default_dtype, "value", torch.float32)]) if changed else nullcontext()
 
 
 @contextmanager
@@ -372,7 +392,18 @@ class PairSimilarity(nn.Module):
         reduced = self.precision == "bfloat16"
         autocast = torch.autocast(images.device.type, torch.bfloat16) if reduced else nullcontext()
         with autocast, _tensor_float_32(self.precision == "tf32"):
-            embeddings = self._selected(self.embedding_model(self.preprocess(images)))
+            try:
+                answer = self.embedding_model(self.preprocess(images))
+            except RuntimeError as error:
+                own = {p.dtype for p in self.parameters() if p.is_floating_point()}
+                if not own or images.dtype in own:
+                    raise
+                raise TypeError(
+                    f"expected images in the dtype of the model, {', '.join(map(str, own))}, got "
+                    f"{images.dtype}, and the model fails with it ({error}); convert one of them, as with "
+                    "pair.float() or images.to(dtype)"
+                ) from error
+            embeddings = self._selected(answer)
         if isinstance(embeddings, np.ndarray):
             embeddings = torch.from_numpy(embeddings).to(images.device)
         if not isinstance(embeddings, Tensor):

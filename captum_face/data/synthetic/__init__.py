@@ -95,7 +95,8 @@ def render(
         )
     people = identities.repeat(n) if len(identities) < n else identities
     photos = nuisance.repeat(n) if len(nuisance) < n else nuisance
-    images, labels = torch.empty(n, 3, SIZE, SIZE), torch.empty(n, SIZE, SIZE, dtype=torch.int8)
+    images = torch.empty(n, 3, SIZE, SIZE, dtype=torch.float32)
+    labels = torch.empty(n, SIZE, SIZE, dtype=torch.int8)
     with torch.no_grad():
         for start in range(0, n, _CHUNK):
             rows = slice(start, start + _CHUNK)
@@ -110,7 +111,7 @@ def _add_noise(images: Tensor, noise: Tensor) -> None:
     for image, (amount, seed) in zip(images, noise.tolist(), strict=True):
         if amount > 0:
             generator = torch.Generator().manual_seed(int(seed))
-            image += amount * torch.randn(image.shape, generator=generator)
+            image += amount * torch.randn(image.shape, generator=generator, dtype=torch.float32)
             image.clamp_(0, 1)
 
 

@@ -33,12 +33,12 @@ CENTRE_X, CENTRE_Y = 55.95, 70.0
 
 def rgb(red: float, green: float, blue: float) -> Tensor:
     """One colour ``(3, 1, 1)``."""
-    return torch.tensor([red, green, blue])[:, None, None]
+    return torch.tensor([red, green, blue], dtype=torch.float32)[:, None, None]
 
 
 def palette(colours: list[tuple[float, float, float]], position: Tensor) -> Tensor:
     """Colours ``(N, 3, 1, 1)`` at ``position`` (N, 1, 1) in [0, 1] along a list of them."""
-    table = torch.tensor(colours)
+    table = torch.tensor(colours, dtype=torch.float32)
     place = position.reshape(-1).clamp(0, 1) * (len(colours) - 1)
     low = place.floor().clamp(max=len(colours) - 2).long()
     return torch.lerp(table[low], table[low + 1], (place - low)[:, None])[:, :, None, None]
@@ -120,7 +120,7 @@ class Canvas:
 
     def __init__(self, u: Tensor, v: Tensor) -> None:
         self.u, self.v, self.a = u, v, u.abs()
-        self.colour = torch.zeros(u.shape[0], 3, *u.shape[1:])
+        self.colour = torch.zeros(u.shape[0], 3, *u.shape[1:], dtype=u.dtype)
         self.height = torch.zeros_like(u)
         self.gloss = torch.zeros_like(u)
         self.label = torch.full(u.shape, -1, dtype=torch.int8)

@@ -231,7 +231,9 @@ def sample_identities(n: int, seed: int) -> Identities:
     vectors = {}
     for part, ranges in IDENTITY.items():
         low, high = torch.tensor(list(ranges.values()), dtype=torch.float32).unbind(1)
-        vectors[part] = low + (high - low) * torch.rand(n, len(ranges), generator=generator)
+        vectors[part] = low + (high - low) * torch.rand(
+            n, len(ranges), generator=generator, dtype=torch.float32
+        )
     column = {
         (part, name): vectors[part][:, i]  # a view: what is written to it arrives in the vector
         for part, ranges in IDENTITY.items()
@@ -240,7 +242,7 @@ def sample_identities(n: int, seed: int) -> Identities:
     hair, brow = column["hair", "colour"], column["brows", "colour"]
     hair *= 1 - 0.65 * (column["skin", "tone"] - 0.3).clamp(min=0) / 0.7
     brow.copy_((0.75 * hair + 0.3 * (brow - 0.4)).clamp(0, 1))
-    bearded = torch.rand(n, generator=generator) < 0.4
+    bearded = torch.rand(n, generator=generator, dtype=torch.float32) < 0.4
     column["beard", "colour"].copy_(0.9 * hair + 0.1 * column["beard", "colour"])
     vectors["beard"][~bearded] = 0
     length, lips = column["hair", "length"], column["mouth", "strength"]
@@ -265,7 +267,7 @@ def sample_nuisance(n: int, seed: int, strength: float = 1.0) -> Nuisance:
     vectors = {}
     for group, ranges in NUISANCE.items():
         rest, spread = torch.tensor(list(ranges.values()), dtype=torch.float32).unbind(1)
-        draw = 2 * torch.rand(n, len(ranges), generator=generator) - 1
+        draw = 2 * torch.rand(n, len(ranges), generator=generator, dtype=torch.float32) - 1
         vectors[group] = rest + strength * spread * draw
     amount, seeds = vectors["noise"].unbind(1)
     amount.abs_()
@@ -281,9 +283,9 @@ def difference(person: Identities, others: Identities, parts: Iterable[str]) -> 
     The mean over a part's parameters of the distance relative to their range, then the least of the
     parts: all of them shall differ.
     """
-    apart = [torch.ones(len(others))]
+    apart = [torch.ones(len(others), dtype=torch.float32)]
     for part in parts:
-        low, high = torch.tensor(list(IDENTITY[part].values())).unbind(1)
+        low, high = torch.tensor(list(IDENTITY[part].values()), dtype=torch.float32).unbind(1)
         distance = (others.vectors[part] - person.vectors[part]).abs() / (high - low)
         apart.append(distance.mean(dim=1))
     return torch.stack(apart).amin(dim=0)
