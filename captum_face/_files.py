@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["write_text", "write_whole"]
+__all__ = ["printable", "write_text", "write_whole"]
 
 
 def write_whole(path: Path, save: Callable[[Path], object]) -> None:
@@ -28,6 +28,12 @@ def write_whole(path: Path, save: Callable[[Path], object]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def printable(name: str) -> str:
+    """A file's name as text: bytes that are none are written as ``\\udce9``, which figures and JSON can hold."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def write_text(path: Path, text: str) -> None:
-    """:func:`write_whole` of a text, with the line ends that it has."""
-    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8", newline=""))
+    """:func:`write_whole` of a text, with the line ends that it has, see :func:`printable`."""
+    data = printable(text).encode()
+    write_whole(path, lambda unfinished: unfinished.write_bytes(data))

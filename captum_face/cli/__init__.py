@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import warnings
 from importlib import import_module
 from typing import Any, TextIO
@@ -10,6 +9,7 @@ from typing import Any, TextIO
 import click
 
 from captum_face._version import __version__
+from captum_face.cli._console import any_console
 
 __all__ = ["COMMANDS", "main"]
 
@@ -39,6 +39,11 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click does, on a console of any encoding."""
+        with any_console():
+            return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command: bad input ends with the message that says what to do, a warning is one line."""
         with warnings.catch_warnings():
@@ -48,8 +53,7 @@ class _Commands(click.Group):
             except (click.exceptions.Exit, click.Abort):  # RuntimeErrors by which click ends a command
                 raise
             except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-                closed_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE  # click's to handle
-                if closed_pipe or ctx.params["debug"]:
+                if ctx.params["debug"]:
                     raise
                 raise click.ClickException(str(error)) from error
 

@@ -64,13 +64,13 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
             ("reconstruction", {}),
         )
     ]
+    show_comparison(explanations, masks=masks).savefig(output)
     click.echo(f"One synthetic face twice; of the second, {', '.join(changed)} are from another face.")
     click.echo(explanations[0].verdict.capitalize())
     click.echo(f"\n{'share inside the changed parts':38}{'image A':>9}{'image B':>9}")
     _row("of the area", [float(mask.float().mean()) for mask in masks])
     for explanation in explanations:
         _row(f"of {explanation.method}'s dissimilarity map", explanation.dissimilar_shares(masks))
-    show_comparison(explanations, masks=masks).savefig(output)
     click.echo(f"\nFigure: {output}  ({time.perf_counter() - started:.0f} s)")
 
 

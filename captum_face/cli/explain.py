@@ -105,10 +105,10 @@ def explain(
         files = {"model": model, "weights": weights, "image_a": image_a, "image_b": image_b}
         explanation.settings.update({key: str(value) if value else None for key, value in files.items()})
         explanations.append(explanation)
+        paths = explanation.save(output, sigma=sigma)
         if not explanations[1:]:
             click.echo(explanation.verdict.capitalize() + source_text(explanation.threshold))
             show_failed_checks(explanation.failed_checks)
-        paths = explanation.save(output, sigma=sigma)
         click.echo(f"{spec.label}: {', '.join(str(path) for path in paths.values())}")
         for topic, remark in explanation.remarks.items():
             if topic not in explanation.failed_checks:

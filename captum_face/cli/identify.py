@@ -91,6 +91,7 @@ def identify(
     found = identify_probe(pair, probe, gallery, spec, top_k=top_k, both=both, **progress_option(spec))
     files = {"model": model, "weights": weights, "probe": probe, "gallery": gallery}
     found.settings.update({key: str(value) if value else None for key, value in files.items()})
+    paths = found.save(output, sigma=sigma)
     show_first((f"left out: {name}: {reason}" for name, reason in found.left_out.items()), "summary")
     click.echo(f"{len(found.ranking)} images searched, {len(found.left_out)} left out")
     click.echo(f"{found.verdict[0].upper()}{found.verdict[1:]}{source_text(found.threshold)}\n")
@@ -98,7 +99,6 @@ def identify(
         word = decision_word(match.score, found.threshold)
         click.echo(f"{rank:4}  {match.score:8.4f}  {f'{word}  ' if word else ''}{match.name}")
     show_failed_checks(found.failed_checks)
-    paths = found.save(output, sigma=sigma)
     click.echo(f"\n{method}: {', '.join(str(path) for path in paths.values())}")
     for topic, remark in found.remarks.items():
         if topic not in found.failed_checks:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from captum_face._files import printable
 from captum_face.data import synthetic
 from captum_face.data.images import load_image
 
@@ -33,7 +34,7 @@ def image_files(folder: str | Path) -> dict[str, Path]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
     if not paths:
         raise ValueError(f"expected image files (PNG, JPEG, ...) in the folder {folder}, found none")
-    return {path.relative_to(folder).as_posix(): path for path in paths}
+    return {printable(path.relative_to(folder).as_posix()): path for path in paths}
 
 
 def read_faces(folder: str | Path) -> tuple[Tensor, list[str], dict[str, str]]:

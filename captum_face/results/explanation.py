@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_face._files import printable
 from captum_face._validation import require_pair
 from captum_face.attr.base import PairAttribution
 from captum_face.attr.spec import AnyMethod, MethodSpec
@@ -286,4 +287,4 @@ def threshold_of(pair: PairSimilarity, options: dict[str, Any]) -> Threshold | N
 
 
 def _name(image: object, default: str) -> str:
-    return Path(image).name if isinstance(image, (str, Path)) else default
+    return printable(Path(image).name) if isinstance(image, (str, Path)) else default

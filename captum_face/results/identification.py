@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_face._files import write_whole
+from captum_face._files import printable, write_whole
 from captum_face._validation import require_images, require_positive_int
 from captum_face.attr.spec import AnyMethod
 from captum_face.data.alignment import FaceCheck, check_faces
@@ -284,7 +284,7 @@ def identify(
         method=spec.label,
         threshold=threshold_of(pair, options),
         probe=image,
-        name=own_file.name if own_file is not None else "probe",
+        name=printable(own_file.name) if own_file is not None else "probe",
         matches=tuple(
             Match(
                 known[i],
@@ -376,7 +376,7 @@ def _files(gallery: object) -> dict[str, Path]:
     if isinstance(gallery, Sequence) and all(isinstance(path, (str, Path)) for path in gallery):
         if not gallery:
             raise ValueError("expected at least one gallery image, got an empty list")
-        return {str(path): Path(path) for path in gallery}
+        return {printable(str(path)): Path(path) for path in gallery}
     raise TypeError(
         "expected gallery as a folder, a sequence of paths or of arrays, or a tensor (K, C, H, W), got "
         f"{type(gallery).__name__}"
