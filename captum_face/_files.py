@@ -29,7 +29,7 @@ def write_whole(path: Path, save: Callable[[Path], object]) -> None:
 
 
 def printable(name: str) -> str:
-    """A file's name as text: bytes that are none are written as ``\\udce9``, which figures and JSON can hold."""
+    """A file's name as text that figures and JSON hold: bytes that are none are written as ``\\udce9``."""
     return name.encode(errors="backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""What is printed reaches any console: signs that it cannot show are written in others, and nothing dies of it."""
+"""Printing to any console: signs that its encoding lacks are written in others, and nothing dies of it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class _Console:
 
     @contextmanager
     def _readers_may_leave(self) -> Iterator[None]:
-        """As in ``captum-face explain ... | head -1``: what is left to compute and save is done all the same."""
+        """As in ``captum-face explain ... | head -1``: what is left to compute and save is still done."""
         try:
             yield
         except OSError as error:

@@ -145,16 +145,15 @@ def test_results_are_saved_when_nobody_reads(faces):
     assert list((faces / "out").glob("comparison*"))
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_as_a_process(faces, encoding):
-    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+def test_as_a_process(faces):
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "captum_face", "explain", "a.png", "a.png", *OWN, "--threshold", "0.5",
          "--method", "fggb"],
         capture_output=True, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Score 1.000 >= threshold 0.500" in done.stdout.decode(encoding)
+    assert "Score 1.000 >= threshold 0.500" in done.stdout.decode("cp1252")
 
 
 def test_streams_without_an_encoding(faces, monkeypatch):
