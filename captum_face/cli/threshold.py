@@ -61,7 +61,6 @@ def threshold(
     people = listed_people(pairs)
     scores = pair_scores(pair, pairs, show_progress=True)
     found = operating_point(scores, pairs.same, far, people=people, seed=seed)
-    click.echo(str(found))
     if output is not None:
         summary = found.summary() | {
             "source": f"{found.threshold.source} of {Path(pairs.source).name} with {model}",
@@ -73,4 +72,6 @@ def threshold(
             "versions": versions(),
         }
         write_text(output, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    click.echo(str(found))
+    if output is not None:
         click.echo(f"Result: {output}")
