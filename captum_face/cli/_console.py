@@ -95,7 +95,7 @@ def any_console() -> Iterator[None]:
     """While it lasts, standard output and standard error take every sign, whatever their encoding."""
     before = sys.stdout, sys.stderr
     # Without a console, as under pythonw, there is no stream at all.
-    sys.stdout, sys.stderr = (None if stream is None else _Console(stream) for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (None if stream is None else _Console(stream) for stream in before)
     try:
         yield
     finally:
