@@ -8,7 +8,13 @@ import click
 
 from captum_face.cli._options import model_options, require_figure_path, show_first, writable
 from captum_face.data import read_faces, render_faces
-from captum_face.decoder import DecoderReport, DecoderSettings, split_people
+from captum_face.decoder import (
+    DecoderReport,
+    DecoderSettings,
+    load_decoder,
+    split_people,
+    training_differences,
+)
 from captum_face.decoder import train_decoder as train
 from captum_face.figures import show_reconstructions
 from captum_face.models import load_pair
@@ -68,7 +74,8 @@ def train_decoder(
 ) -> None:
     """Train the decoder that --method reconstruction needs, and measure it on people held out.
 
-    Run the same command again to continue an interrupted run.
+    Run the same command again to continue an interrupted run. A finished decoder is not trained again, and a
+    decoder of another training is not overwritten.
     """
     if (images is None) == (synthetic is None):
         raise click.UsageError("expected one of --images and --synthetic")
@@ -91,8 +98,19 @@ def train_decoder(
         augment=augment,
     )
     checkpoint = output.with_name(output.name + ".checkpoint")
-    decoder = train(pair, faces, people=people, settings=settings, checkpoint=checkpoint, show_progress=True)
-    decoder.save(output)
+    if output.exists():
+        differing = training_differences(load_decoder(output), pair, faces, people, settings)
+        if differing:
+            raise ValueError(
+                f"expected {output} to be free or the decoder of this training, found one that differs in "
+                f"{', '.join(differing)}; choose another --output, or delete the file"
+            )
+        click.echo("Found the finished decoder of this training; nothing was trained.")
+    else:
+        train(pair, faces, people=people, settings=settings, checkpoint=checkpoint, show_progress=True).save(
+            output
+        )
+    decoder = load_decoder(output)
     if figure is not None:
         _, held = split_people(people, len(faces), settings)
         show_reconstructions(pair, decoder, faces[held[:12]]).savefig(figure)

@@ -10,7 +10,7 @@ from captum_face.decoder.regions import (
     channel_map_agreement,
     channel_regions,
 )
-from captum_face.decoder.training import DecoderSettings, split_people, train_decoder
+from captum_face.decoder.training import DecoderSettings, split_people, train_decoder, training_differences
 
 __all__ = [
     "Agreement",
@@ -30,4 +30,5 @@ __all__ = [
     "shipped_decoder",
     "split_people",
     "train_decoder",
+    "training_differences",
 ]

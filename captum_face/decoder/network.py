@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from captum_face._files import write_whole
+from captum_face._files import write_tensors
 from captum_face._validation import require_positive_int
 from captum_face.pair.scores import unit
 from captum_face.pair.similarity import PairSimilarity, frozen
@@ -75,6 +75,8 @@ class FaceDecoder(nn.Module):
         #: What was measured on people it was not trained on, see
         #: :class:`~captum_face.decoder.DecoderReport`; empty for a new one.
         self.report: dict[str, float] = {}
+        #: What it was trained by: settings, and what identifies the images; empty for a new one.
+        self.training_run: dict[str, Any] = {}
         self._grid = tuple(-(-side // _SCALE) for side in self.image_size)
         self.start = nn.Linear(embedding_size, self.width * self._grid[0] * self._grid[1])
         widths = [max(4, self.width * share // 8) for share in (8, 8, 6, 4)]
@@ -100,20 +102,20 @@ class FaceDecoder(nn.Module):
         return (self.average + self.stages(coarse)[..., :height, :columns]).sigmoid()
 
     def save(self, path: str | Path) -> None:
-        """Writes weights (as float16), sizes and :attr:`report` to a ``.safetensors`` file.
+        """Writes weights (as float16), sizes, report and training to a ``.safetensors`` file.
+
+        The same decoder gives the same bytes.
 
         Raises:
             OSError: the file cannot be written.
         """
-        from safetensors.torch import save_file
-
         state = {
             name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
             for name, value in self.state_dict().items()
         }
         sizes = {name: getattr(self, name) for name in ("embedding_size", "image_size", "channels", "width")}
-        text = {name: json.dumps(value) for name, value in {**sizes, "report": self.report}.items()}
-        write_whole(Path(path), lambda unfinished: save_file(state, unfinished, metadata=text))
+        facts = {**sizes, "report": self.report, "training_run": self.training_run}
+        write_tensors(Path(path), state, {name: json.dumps(value) for name, value in facts.items()})
 
     def extra_repr(self) -> str:
         return f"embedding_size={self.embedding_size}, image_size={self.image_size}"
@@ -144,7 +146,7 @@ def load_decoder(path: str | Path) -> FaceDecoder:
         with safe_open(str(path), framework="pt") as file:
             facts: dict[str, Any] = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 # no mapping
-        report = facts.pop("report")
+        report, training_run = facts.pop("report"), facts.pop("training_run", {})
         if report and not {"identity", "impostor_95"} <= report.keys():
             raise ValueError("the report of another version")
         decoder = FaceDecoder(facts.pop("embedding_size"), tuple(facts.pop("image_size")), **facts)
@@ -154,7 +156,7 @@ def load_decoder(path: str | Path) -> FaceDecoder:
             f"expected a decoder saved by FaceDecoder.save in {path}, could not read one "
             f"({type(error).__name__}); {_how_to_train()}"
         ) from error
-    decoder.report = report
+    decoder.report, decoder.training_run = report, training_run
     return decoder.eval()
 
 

@@ -25,7 +25,7 @@ from captum_face.pair.passes import default_batch_size
 from captum_face.pair.scores import unit
 from captum_face.pair.similarity import PairSimilarity
 
-__all__ = ["DecoderSettings", "split_people", "train_decoder"]
+__all__ = ["DecoderSettings", "split_people", "train_decoder", "training_differences"]
 
 #: Fewer people than this cannot be learned from and judged by.
 FEWEST_PEOPLE = 20
@@ -122,7 +122,7 @@ def train_decoder(
         optimizer = torch.optim.AdamW(decoder.parameters(), lr=settings.learning_rate, weight_decay=1e-2)
         state: dict[str, Any] = {"step": 0, "best": math.inf, "worse": 0, "kept": None}
         path = Path(checkpoint) if checkpoint is not None else None
-        run = {**asdict(settings), "images": _digest(images), "people": held.tolist()}
+        run = _run(settings, images, held)
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
@@ -155,8 +155,35 @@ def train_decoder(
         decoder.to(memory_format=torch.contiguous_format).eval()
         names = [people[i] for i in held.tolist()] if people is not None else None
         decoder.report = evaluate_decoder(pair, decoder, images[held], names).as_dict()
+        decoder.training_run = run
     warn_without_identity(decoder.report)
     return decoder
+
+
+def training_differences(
+    decoder: FaceDecoder,
+    pair: PairSimilarity,
+    images: Tensor,
+    people: Sequence[str] | None = None,
+    settings: DecoderSettings | None = None,
+) -> list[str]:
+    """What :func:`train_decoder` would do in another way than when it trained this decoder.
+
+    Args:
+        decoder: The decoder, as trained or read from its file.
+        pair, images, people, settings: As for :func:`train_decoder`.
+
+    Returns:
+        Names of settings, ``"images"``, ``"people"`` or ``"model"``, each with what differs where that is
+        short; empty if the same training gave the decoder.
+
+    Cost: one forward pass.
+    """
+    settings = settings or DecoderSettings()
+    _, held = split_people(people, len(images), settings)
+    return _differences(_run(settings, images, held), decoder.training_run) + (
+        [] if _same_model(decoder.fingerprint, pair, images[0]) else ["model"]
+    )
 
 
 def split_people(
@@ -281,6 +308,27 @@ def _digest(images: Tensor) -> str:
     return hashlib.sha256(images.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
+def _run(settings: DecoderSettings, images: Tensor, held: Tensor) -> dict[str, Any]:
+    """All that decides a training, but for the model, as JSON can hold it."""
+    return {**asdict(settings), "images": _digest(images), "people": held.tolist()}
+
+
+def _differences(run: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    named = [name for name in run if other.get(name) != run[name]]
+    return [
+        name
+        if name in ("images", "people")
+        else f"{name} ({other.get(name, 'unknown')} there, {run[name]} here)"
+        for name in named
+    ]
+
+
+def _same_model(known: Tensor, pair: PairSimilarity, image: Tensor) -> bool:
+    channels, height, width = image.shape
+    own = fingerprint(pair, channels, (height, width), image)
+    return known.shape == own.shape and torch.allclose(known.to(own), own, atol=1e-3)
+
+
 def _resume(
     path: Path, run: dict[str, Any], decoder: FaceDecoder, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
@@ -303,7 +351,7 @@ def _resume(
             f"({type(error).__name__}); delete the file to begin again"
         ) from error
     if not (same_run and same_model):
-        differing = [name for name in run if state["run"].get(name) != run[name]] or ["model"]
+        differing = _differences(run, state["run"]) or ["model"]
         raise ValueError(
             f"expected a checkpoint of this run in {path}, got one that differs in {', '.join(differing)}: "
             "run as before to finish it, or delete the file"

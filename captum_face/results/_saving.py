@@ -16,7 +16,7 @@ from torch import Tensor
 
 from captum_face._files import write_text, write_whole
 from captum_face._version import __version__
-from captum_face.attr.spec import MethodSpec
+from captum_face.attr.spec import MethodSpec, describe
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["file_name", "jsonable", "save_result", "settings", "versions"]
@@ -63,7 +63,7 @@ def settings(
         "score": pair.score.name,
         "precision": pair.precision,
         "alignment": pair.alignment,
-        "preprocess": repr(pair.preprocess),
+        "preprocess": describe(pair.preprocess),
         "embedding_model": type(pair.embedding_model).__name__,
         "image_size": list(image.shape[-2:]),
         "remarks": remarks,
@@ -71,12 +71,12 @@ def settings(
 
 
 def jsonable(value: Any) -> Any:
-    """An option as JSON can hold it: tensors by shape, anything else unknown by its repr."""
+    """An option as JSON can hold it: tensors by shape, what is unknown by its repr without addresses."""
     if isinstance(value, Tensor):
         return f"tensor of shape {tuple(value.shape)}"
     if isinstance(value, (tuple, list)):
         return [jsonable(item) for item in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+    return value if isinstance(value, (str, int, float, bool, type(None))) else describe(value)
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, linear, normalize, one_hot
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from captum_face._files import write_whole
+from captum_face._files import write_tensors, write_whole
 from captum_face.data import synthetic
 from captum_face.metrics.verification import eer
 from captum_face.models.synthetic_net import WEIGHTS, SyntheticFaceNet
@@ -248,8 +248,6 @@ def main(output: Path, seed: int, epochs: int, steps: int) -> None:
 
     A run that was cut off resumes when it is started again.
     """
-    from safetensors.torch import save_file
-
     settings = Settings(seed=seed, epochs=epochs, steps=steps)
     torch.set_num_threads(1)  # beside the one that draws; and the same arithmetic on any machine
     checkpoint = output.with_name(output.name + ".checkpoint")
@@ -263,7 +261,7 @@ def main(output: Path, seed: int, epochs: int, steps: int) -> None:
         print(f"{parts:<16} {drop:>14.3f} {100 * rejected:>12.0f} %")
     metadata = {"eer": rate, "threshold": threshold, "seed": seed, "settings": asdict(settings)}
     text = {name: json.dumps(value) for name, value in metadata.items()}
-    write_whole(output, lambda path: save_file(network.state_dict(), path, metadata=text))
+    write_tensors(output, network.state_dict(), text)
     checkpoint.unlink(missing_ok=True)
 
 

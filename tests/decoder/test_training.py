@@ -10,8 +10,10 @@ from captum_face.decoder import (
     DecoderSettings,
     FaceDecoder,
     evaluate_decoder,
+    load_decoder,
     split_people,
     train_decoder,
+    training_differences,
 )
 from captum_face.decoder.evaluation import ssim, warn_without_identity
 from tests.conftest import small_net
@@ -52,6 +54,24 @@ class TestTraining:
         assert all(p.requires_grad and p.grad is None for p in pair.parameters())
         assert all(torch.equal(x, y) for x, y in zip(before, pair.state_dict().values(), strict=True))
         assert torch.equal(rng, torch.get_rng_state())
+
+    def test_a_decoder_knows_its_training(self, pair, faces, tmp_path):
+        settings = DecoderSettings(**QUICK)
+        trained = train_decoder(pair, faces, settings=settings)
+        trained.save(tmp_path / "a.safetensors")
+        found = load_decoder(tmp_path / "a.safetensors")
+        found.save(tmp_path / "b.safetensors")
+        assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+        assert training_differences(found, pair, faces, None, settings) == []
+        other = DecoderSettings(**QUICK, seed=1)
+        assert training_differences(found, pair, faces, None, other)[0] == "seed (0 there, 1 here)"
+        assert training_differences(found, pair, faces.flip(2) * 0.9, None, settings) == ["images"]
+        twice = [str(i // 2) for i in range(40)]
+        assert training_differences(found, pair, faces, twice, settings) == ["people"]
+        assert training_differences(found, PairSimilarity(small_net()), faces, None, settings) == ["model"]
+        assert "steps (unknown there, 12 here)" in training_differences(
+            FaceDecoder(7, (18, 14), width=8), pair, faces, None, settings
+        )
 
     def test_killed_and_resumed_it_ends_the_same(self, pair, faces, tmp_path, monkeypatch):
         from captum_face.decoder import training
