@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 
 from captum_face._validation import require_threshold
 from captum_face.attr.spec import MethodSpec
+from captum_face.benchmark._distribution import gathered
 from captum_face.benchmark.metric import Metric
 from captum_face.data.pairs import FacePairs
 from captum_face.engines.cohort import People, choose_cohort
@@ -24,10 +26,15 @@ from captum_face.pair.scores import Threshold, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.results._saving import versions
 
-__all__ = ["Plan", "device_of", "make_plan", "own_seed"]
+__all__ = ["Plan", "device_of", "make_plan", "own_seed", "run_config"]
 
+#: Of ``config.json`` and the records; other ones are not gone on with.
+FORMAT = 2
 #: Members of the cohort of a method that compares with other people.
 N_COHORT = 16
+
+# Scores differ by less with another number of threads or another processor, and so does a threshold.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -47,35 +54,11 @@ class Plan:
     problems: dict[int, str]  #: why a pair cannot be explained at all
     examples: list[int]  #: pairs whose maps the report shows
 
-    def config(self, model_name: str | None) -> dict[str, Any]:
-        """Everything that defines the results; what may change between sessions (threads) is not in it.
-
-        Args:
-            model_name: What the tables call the model; None for its class.
-        """
-        pair = self.pair
+    def config(self) -> dict[str, Any]:
+        """What defines the tables beside :func:`run_config`."""
         return {
-            "versions": versions(),
-            "model": {
-                "name": model_name or type(pair.embedding_model).__name__,
-                "weights": _digest(pair),
-                "score": pair.score.name,
-                "precision": pair.precision,
-                # A function's address differs from process to process.
-                "preprocess": re.sub(r" at 0x[0-9a-f]+", "", repr(pair.preprocess)),
-            },
-            "pairs": {
-                "source": Path(self.pairs.source).name,
-                "n": len(self.pairs),
-                "n_genuine": int(self.pairs.same.sum()),
-                "fingerprint": self.pairs.fingerprint(),
-            },
-            "threshold": {
-                "value": self.threshold,
-                "source": threshold_source(self.threshold),
-            },
-            "seed": self.seed,
-            "device": device_of(pair).type,
+            "pairs": _described(self.pairs),
+            "threshold": {"value": self.threshold, "source": threshold_source(self.threshold)},
             "methods": {spec.label: spec.settings() for spec in self.specs},
             "metrics": {
                 metric.name: {
@@ -89,6 +72,44 @@ class Plan:
             "examples": self.examples,
         }
 
+    def agreed(self) -> Plan:
+        """The same with what the first of all processes found, whose rounding may be another."""
+        found = ("threshold", "scores", "accepted", "members", "cohorts", "problems", "examples")
+        return replace(self, **gathered({name: getattr(self, name) for name in found})[0])
+
+
+def run_config(pair: PairSimilarity, seed: int, model_name: str | None) -> dict[str, Any]:
+    """What all results of a folder have in common; what may change between sessions (threads) is not in it.
+
+    Args:
+        pair: The model.
+        seed: Of everything random.
+        model_name: What the tables call the model; None for its class.
+    """
+    return {
+        "format": FORMAT,
+        "versions": versions(),
+        "model": {
+            "name": model_name or type(pair.embedding_model).__name__,
+            "weights": _digest(pair),
+            "score": pair.score.name,
+            "precision": pair.precision,
+            # A function's address differs from process to process.
+            "preprocess": re.sub(r" at 0x[0-9a-f]+", "", repr(pair.preprocess)),
+        },
+        "seed": seed,
+        "device": device_of(pair).type,
+    }
+
+
+def _described(pairs: FacePairs) -> dict[str, Any]:
+    return {
+        "source": Path(pairs.source).name,
+        "n": len(pairs),
+        "n_genuine": int(pairs.same.sum()),
+        "fingerprint": pairs.fingerprint(),
+    }
+
 
 def make_plan(
     pair: PairSimilarity,
@@ -98,8 +119,10 @@ def make_plan(
     threshold: float | None,
     seed: int,
     examples: int,
+    earlier: dict[str, Any] | None,
     show_progress: bool,
 ) -> Plan:
+    """Embeds all images and decides what follows; ``earlier`` is the configuration of the folder's tables."""
     embeddings, unreadable = _embed_images(pair, pairs, show_progress)
     problems: dict[int, str] = {}
     scores: list[float | None] = []
@@ -125,7 +148,9 @@ def make_plan(
                 "no threshold is given, and the pairs' own cannot be found: their scores do not tell genuine "
                 "from impostor pairs; give a threshold"
             ) from error
-        threshold = Threshold(found, f"EER of {len(readable)} listed pairs")
+        threshold = _without_rounding(
+            Threshold(found, f"EER of {len(readable)} listed pairs"), pairs, earlier
+        )
     people = People(names for names, genuine in zip(pairs.names, same, strict=True) if genuine)
     members: list[str | None] = [None] * len(pairs)
     for index in readable:
@@ -173,6 +198,15 @@ def make_plan(
     return Plan(
         pair, pairs, specs, metrics, threshold, seed, scores, accepted, members, cohorts, problems, shown
     )
+
+
+def _without_rounding(threshold: Threshold, pairs: FacePairs, earlier: dict[str, Any] | None) -> Threshold:
+    """The folder's threshold where the same pairs gave it: scores depend a little on the processor."""
+    if earlier is None or earlier["pairs"] != _described(pairs):
+        return threshold
+    there, source = earlier["threshold"]["value"], earlier["threshold"]["source"]
+    same = math.isclose(there, threshold, rel_tol=_ROUNDING, abs_tol=_ROUNDING) and source == threshold.source
+    return Threshold(there, source) if same else threshold
 
 
 def _embed_images(

@@ -1,14 +1,13 @@
-"""Results as they are made: one line of JSON for each method and pair, so that a killed run can go on."""
+"""Results as they are made: lines of JSON, each of a method on a pair, from which any later run goes on."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from captum_face._files import write_text
+from captum_face.benchmark._keys import Keys
 
 fcntl: ModuleType | None
 try:
@@ -23,10 +23,16 @@ try:
 except ImportError:  # Windows has none; there nobody watches over two runs in one folder
     fcntl = None
 
-__all__ = ["Recorder", "check_config", "claimed", "merged", "read_records"]
-
-# Scores differ by less with another number of threads or another processor, and so does a threshold.
-_ROUNDING = 1e-5
+__all__ = [
+    "Recorder",
+    "claimed",
+    "finished",
+    "merged",
+    "read_config",
+    "read_records",
+    "require_same",
+    "write_config",
+]
 
 _NO_CURVE = np.empty(0)
 
@@ -65,10 +71,11 @@ def _parsed(line: bytes) -> Record | None:
     """The record that a line holds, or None."""
     try:
         record: Record = json.loads(line)
-        if not isinstance(record["errors"], dict):
+        if not (isinstance(record["key"], str) and isinstance(record["errors"], dict)):
             return None
-        (int(record["pair"]), str(record["method"]), record["seconds"])
+        record["seconds"]
         # One name and one empty curve for all records: a run of 6,000 pairs has a hundred thousand of them.
+        record["tried"] = {sys.intern(name): sys.intern(key) for name, key in record["tried"].items()}
         record["measured"] = {
             sys.intern(name): {
                 "value": float(measured["value"]),
@@ -114,14 +121,42 @@ def claimed(folder: Path, *, first: bool) -> Iterator[None]:
                 (folder / name).unlink()
 
 
-def merged(records: Iterable[Record]) -> list[Record]:
-    """One record for each pair and method, in the order of pairs; what went well replaces what failed."""
+def merged(records: Iterable[Record], keys: Keys, metrics: Sequence[str]) -> list[Record]:
+    """What records say of a run: one for each pair and method, in the order of pairs.
+
+    Args:
+        records: Of this run and of others. What went well replaces what failed.
+        keys: The run's; what was computed under other ones is left out.
+        metrics: The run's, in the order of its tables.
+    """
+    places = {key: place for place, key in keys.records.items()}
     kept: dict[tuple[int, str], Record] = {}
     for record in records:
-        key = (record["pair"], record["method"])
-        if key not in kept or not record["errors"] or kept[key]["errors"]:
-            kept[key] = record
-    return [kept[key] for key in sorted(kept)]
+        if record["key"] not in places:
+            continue
+        index, method = place = places[record["key"]]
+        empty = {"pair": index, "method": method, "seconds": None, "tried": [], "measured": {}, "errors": {}}
+        own = kept.setdefault(place, empty)
+        for name, key in record["tried"].items():
+            if keys.metrics.get(name) != key or name in own["tried"]:
+                continue
+            if name in record["errors"]:
+                own["errors"][name] = record["errors"][name]
+                continue
+            own["tried"].append(name)
+            own["errors"].pop(name, None)
+            if name in record["measured"]:
+                own["measured"][name] = record["measured"][name]
+        own.update({name: record[name] for name in ("seconds", "maps") if record.get(name) is not None})
+    for record in kept.values():
+        for part in ("measured", "errors"):
+            record[part] = {name: record[part][name] for name in metrics if name in record[part]}
+    return [kept[place] for place in sorted(kept)]
+
+
+def finished(records: Iterable[Record]) -> set[tuple[int, str, str]]:
+    """Pair, method and metric of what need not be done again."""
+    return {(record["pair"], record["method"], name) for record in records for name in record["tried"]}
 
 
 class Recorder:
@@ -152,39 +187,62 @@ class Recorder:
         self._file.close()
 
 
-def check_config(path: Path, config: dict[str, Any], *, write: bool) -> None:
-    """Compares a run's configuration with the one a folder was begun with.
+def read_config(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
+    """The configuration of a folder's tables; None for a folder without any.
 
     Args:
         path: The folder's ``config.json``.
-        config: What is to run now.
-        write: Write it where there is none yet.
+        run: What has to be the same in all runs of a folder.
 
     Raises:
-        ValueError: the folder holds another run; the message says what differs.
+        ValueError: the folder holds a run of another kind; the message says what differs.
     """
-    config = json.loads(json.dumps(config))
-    if path.exists():
-        try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:  # no JSON, or no text at all
+    if not path.exists():
+        if any(path.parent.glob("records-*.jsonl")):
             raise ValueError(
-                f"expected the configuration of a run in {path}, which is damaged ({error}); choose another "
-                "output folder"
-            ) from error
-        differing = list(_differences(there, config))
-        if differing:
-            raise ValueError(
-                f"{path.parent} holds another run; choose another output folder, or repeat the command it "
-                "was begun with. What differs: " + "; ".join(differing)
+                f"{path.parent} holds records without a {path.name}; choose another output folder"
             )
-    elif any(path.parent.glob("records-*.jsonl")):
-        raise ValueError(f"{path.parent} holds records without a {path.name}; choose another output folder")
-    elif write:
-        write_text(path, json.dumps(config, indent=2) + "\n")
+        return None
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(there, dict):
+            raise ValueError(f"expected an object, got {there!r}")
+    except ValueError as error:  # no JSON, or no text at all
+        raise ValueError(
+            f"expected the configuration of a run in {path}, which is damaged ({error}); choose another "
+            "output folder"
+        ) from error
+    if there.get("format") != run["format"]:
+        raise ValueError(
+            f"{path.parent} holds a run of another version of captum_face, whose records cannot be used; "
+            "choose another output folder"
+        )
+    require_same(
+        {name: there.get(name) for name in run},
+        run,
+        f"{path.parent} holds another run; choose another output folder, or repeat the command it was begun "
+        "with",
+    )
+    return there
 
 
-def _differences(there: Any, now: Any, name: str = "") -> Iterable[str]:
+def require_same(there: dict[str, Any], now: dict[str, Any], message: str) -> None:
+    """Checks that two configurations are equal.
+
+    Raises:
+        ValueError: they are not: the message, and what differs.
+    """
+    differing = list(_differences(*(json.loads(json.dumps(config)) for config in (there, now))))
+    if differing:
+        raise ValueError(f"{message}. What differs: {'; '.join(differing)}")
+
+
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """Writes a configuration wholly or not at all."""
+    write_text(path, json.dumps(config, indent=2) + "\n")
+
+
+def _differences(there: Any, now: Any, name: str = "") -> Iterator[str]:
     if isinstance(there, dict) and isinstance(now, dict):
         for key in [*there, *(key for key in now if key not in there)]:
             inner = f"{name}.{key}" if name else str(key)
@@ -192,7 +250,5 @@ def _differences(there: Any, now: Any, name: str = "") -> Iterable[str]:
                 yield f"{inner} is {'new' if key in now else 'gone'}"
             else:
                 yield from _differences(there[key], now[key], inner)
-    elif name == "threshold.value" and math.isclose(there, now, rel_tol=_ROUNDING, abs_tol=_ROUNDING):
-        return
     elif there != now:
         yield f"{name} was {there!r}, is {now!r}"

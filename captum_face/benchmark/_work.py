@@ -7,7 +7,6 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,63 +15,50 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_face.attr.spec import MethodSpec
-from captum_face.benchmark._distribution import gathered, gathered_by_first
+from captum_face.benchmark._keys import Group, Keys
 from captum_face.benchmark._plan import Plan, device_of, own_seed
 from captum_face.benchmark._prepared import Prepared
-from captum_face.benchmark._records import Recorder, merged, read_records
-from captum_face.benchmark.metric import Case, Maps, Scene
+from captum_face.benchmark._records import Recorder
+from captum_face.benchmark.metric import Case, Maps, Metric, Scene
 from captum_face.pair.embedding import read_ahead
 
-__all__ = ["explain_all"]
-
-# Pairs of one probe that are explained at once: bounds memory where a probe stands against thousands.
-_GROUP = 32
+__all__ = ["Job", "explain_all", "jobs"]
 
 
-class _Group(NamedTuple):
-    """Pairs with one probe, the unit in which work is shared out and repeated."""
+class Job(NamedTuple):
+    """What is left to be done on a group."""
 
-    probe: str
-    pairs: list[int]
-    todo: dict[int, list[MethodSpec]]  #: what is still to be done, by pair
+    group: Group
+    todo: dict[int, dict[str, list[Metric]]]  #: metrics by pair and method's label
 
 
-def explain_all(plan: Plan, folder: Path, rank: int, world: int, show_progress: bool) -> list[dict[str, Any]]:
-    """Does what is left of a run; all its records in the first process, none in the others."""
-    # Without a shared folder no process sees the others' records, so what is done is exchanged.
-    finished = {(record["pair"], record["method"]) for record in read_records(folder) if not record["errors"]}
-    done = set().union(*gathered(finished))
-    mine = [group for group in _groups(plan, done) if group.todo][rank::world]
-    total = sum(len(specs) for group in mine for specs in group.todo.values())
-    with (
-        contextlib.closing(Recorder(folder, rank)) as recorder,
-        tqdm(total=total, desc="benchmark", disable=not show_progress) as bar,
-    ):
-        for group, scenes in read_ahead(lambda group: _scenes(plan, group), mine):
-            for record in _explain_group(plan, group, scenes):
+def jobs(plan: Plan, groups: Sequence[Group], done: set[tuple[int, str, str]]) -> list[Job]:
+    """What is left of a run, but for what is ``done``: names of metrics, with pair and method."""
+    found = []
+    for group in groups:
+        todo: dict[int, dict[str, list[Metric]]] = {}
+        for index in group.pairs:
+            for spec in plan.specs:
+                left = [m for m in plan.metrics if (index, spec.label, m.name) not in done]
+                if left:
+                    todo.setdefault(index, {})[spec.label] = left
+        if todo:
+            found.append(Job(group, todo))
+    return found
+
+
+def explain_all(plan: Plan, keys: Keys, mine: Sequence[Job], recorder: Recorder, show_progress: bool) -> None:
+    """Does this process' part of what is left of a run."""
+    total = sum(len(by_method) for job in mine for by_method in job.todo.values())
+    with tqdm(total=total, desc="benchmark", disable=not show_progress) as bar:
+        for job, scenes in read_ahead(lambda job: _scenes(plan, job.group), mine):
+            for record in _explain_group(plan, keys, job, scenes):
                 recorder.write(record)
                 bar.set_postfix_str(record["method"], refresh=False)
                 bar.update()
-    parts = gathered_by_first(list(read_records(folder)))
-    return merged(record for part in parts for record in part)
 
 
-def _groups(plan: Plan, done: set[tuple[int, str]]) -> Iterator[_Group]:
-    by_probe: dict[str, list[int]] = {}
-    for index, (name_a, _) in enumerate(plan.pairs.names):
-        by_probe.setdefault(name_a, []).append(index)
-    for probe, indices in by_probe.items():
-        for start in range(0, len(indices), _GROUP):
-            group = indices[start : start + _GROUP]
-            todo = {
-                index: specs
-                for index in group
-                if (specs := [spec for spec in plan.specs if (index, spec.label) not in done])
-            }
-            yield _Group(probe, group, todo)
-
-
-def _scenes(plan: Plan, group: _Group) -> dict[int, Scene | str]:
+def _scenes(plan: Plan, group: Group) -> dict[int, Scene | str]:
     """All pairs of a group, or why there is none."""
     scenes: dict[int, Scene | str] = {}
     faces = [plan.pairs.image(name) for name in plan.cohorts.get(group.probe, ())]
@@ -101,7 +87,9 @@ def _scene(plan: Plan, index: int, cohort: Tensor | None) -> Scene:
     )
 
 
-def _explain_group(plan: Plan, group: _Group, scenes: dict[int, Scene | str]) -> Iterator[dict[str, Any]]:
+def _explain_group(
+    plan: Plan, keys: Keys, job: Job, scenes: dict[int, Scene | str]
+) -> Iterator[dict[str, Any]]:
     """What each method does on each pair, by every metric; a failure is a result too."""
     explainers: dict[str, _Explainer] = {}
     cohort = next((scene.cohort for scene in scenes.values() if isinstance(scene, Scene)), None)
@@ -109,11 +97,13 @@ def _explain_group(plan: Plan, group: _Group, scenes: dict[int, Scene | str]) ->
         # Rows that differ in their smoothing alone share the maps before it.
         if spec.raw not in explainers:
             explainers[spec.raw] = _Explainer(
-                Prepared(spec, plan.pair, own_seed(plan.seed, group.probe), cohort), list(scenes.values())
+                Prepared(spec, plan.pair, own_seed(plan.seed, job.group.probe), cohort), list(scenes.values())
             )
-        for index, specs in group.todo.items():
-            if spec in specs:
-                yield _record(plan, index, spec, scenes[index], group.probe, explainers[spec.raw])
+        for index, by_method in job.todo.items():
+            if metrics := by_method.get(spec.label):
+                record = _record(plan, index, spec, metrics, scenes[index], explainers[spec.raw])
+                tried = {metric.name: keys.metrics[metric.name] for metric in metrics}
+                yield {"key": keys.records[index, spec.label], "tried": tried, **record}
 
 
 class _Explainer:
@@ -166,21 +156,27 @@ class _Explainer:
 
 
 def _record(
-    plan: Plan, index: int, spec: MethodSpec, scene: Scene | str, probe: str, explainer: _Explainer
+    plan: Plan,
+    index: int,
+    spec: MethodSpec,
+    metrics: Sequence[Metric],
+    scene: Scene | str,
+    explainer: _Explainer,
 ) -> dict[str, Any]:
     """One method's values on one pair."""
-    record: dict[str, Any] = {"pair": index, "method": spec.label, "seconds": None}
+    names = plan.pairs.names[index]
+    record: dict[str, Any] = {"pair": list(names), "method": spec.label, "seconds": None}
     record |= {"measured": {}, "errors": {}}
     if isinstance(scene, str):
         same, known = bool(plan.pairs.same[index]), plan.pairs.truth(index) is not None
-        record["errors"] = {metric.name: scene for metric in plan.metrics if metric.applies(same, known)}
+        record["errors"] = {metric.name: scene for metric in metrics if metric.applies(same, known)}
         return record
-    method = Prepared(spec, plan.pair, own_seed(plan.seed, probe), scene.cohort)
+    method = Prepared(spec, plan.pair, own_seed(plan.seed, names[0]), scene.cohort)
     case = Case(scene, lambda inputs: method.smoothed(explainer(inputs)), method)
     # Where evidence against a match is asked for, a null baseline that argues for one would be worse than
     # noise and easy to outperform: a map of the face's place alone would pass for an explanation.
     against = case.negated() if spec.kind.argues == "for" else case
-    for metric in plan.metrics:
+    for metric in metrics:
         try:
             applies = metric.applies(scene.same, scene.truth is not None)
             measured = metric.measure(against if metric.order == "dissimilar" else case) if applies else None
@@ -192,7 +188,7 @@ def _record(
         if measured is not None:
             record["measured"][metric.name] = measured._asdict()
     record["seconds"] = explainer.seconds.get(id(scene.inputs[0]))
-    if index in plan.examples and not record["errors"]:
+    if index in plan.examples:
         # No metric may have asked for the maps; if there are none, the report shows the other ones.
         with contextlib.suppress(Exception):
             record["maps"] = [_packed(attr[0].mean(0)) for attr in case.maps]

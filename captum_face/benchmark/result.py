@@ -21,6 +21,7 @@ class BenchmarkResult:
     curves: list[dict[str, Any]]  #: the rows of ``curves.csv``
     config: dict[str, Any]  #: everything that defines the run
     failures: list[str]  #: what failed, one line for each pair and method
+    n_computed: int  #: values that this call computed, of a method by a metric on a pair; others were there
 
     def text(self) -> str:
         """The main table as plain text: means on the pairs each metric is meant for.

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from captum_face._files import write_text
 from captum_face._validation import require_choice, require_generator, require_threshold
 from captum_face.attr.spec import AnyMethod, parse_methods
-from captum_face.benchmark._distribution import gathered, process
-from captum_face.benchmark._plan import Plan, make_plan
-from captum_face.benchmark._records import check_config, claimed
+from captum_face.benchmark._distribution import gathered, gathered_by_first, process
+from captum_face.benchmark._keys import grouped, make_keys
+from captum_face.benchmark._plan import Plan, make_plan, run_config
+from captum_face.benchmark._records import (
+    Recorder,
+    claimed,
+    finished,
+    merged,
+    read_config,
+    read_records,
+    require_same,
+    write_config,
+)
 from captum_face.benchmark._report import render_report
 from captum_face.benchmark._tables import (
     curve_rows,
@@ -20,7 +33,7 @@ from captum_face.benchmark._tables import (
     subsets,
     to_csv,
 )
-from captum_face.benchmark._work import explain_all
+from captum_face.benchmark._work import explain_all, jobs
 from captum_face.benchmark.measures import PROTOCOLS, get_metric
 from captum_face.benchmark.metric import Metric
 from captum_face.benchmark.result import BenchmarkResult
@@ -105,21 +118,48 @@ def benchmark(
     folder = Path(output)
     rank, world = process()
     with claimed(folder, first=rank == 0):
-        plan = make_plan(pair, pairs, specs, chosen, threshold, seed, examples, show_progress)
-        config = plan.config(model_name)
-        check_config(folder / "config.json", config, write=rank == 0)
-        gathered(None)
-        check_config(folder / "config.json", config, write=True)  # in a folder that is not shared
+        run = run_config(pair, seed, model_name)
+        earlier = read_config(folder / "config.json", run)
+        plan = make_plan(
+            pair, pairs, specs, chosen, threshold, seed, examples, earlier, show_progress
+        ).agreed()
+        config = {**run, **plan.config()}
+        same = "expected all processes to run the same, got another run than the first one's"
+        require_same(gathered(config)[0], config, same)
+        if not (folder / "config.json").exists():  # in every folder, where processes share none
+            write_config(folder / "config.json", config)
 
+        groups = grouped(plan)
+        keys = make_keys(plan, groups, run)
+        names = [metric.name for metric in plan.metrics]
+        # Without a shared folder no process sees the others' records, so what is done is exchanged.
+        done = set().union(*gathered(finished(merged(read_records(folder), keys, names))))
+        left = jobs(plan, groups, done)
+        n_computed = len(plan.pairs) * len(plan.specs) * len(names) - len(done)
+        if left and rank == 0:
+            _warn_of_threshold(earlier, plan.threshold)
         before = pair.threshold
         pair.threshold = plan.threshold
         try:
-            records = explain_all(plan, folder, rank, world, show_progress and rank == 0)
+            with closing(Recorder(folder, rank)) as recorder:
+                explain_all(plan, keys, left[rank::world], recorder, show_progress and rank == 0)
         finally:
             pair.threshold = before
+        of_run = set(keys.records.values())
+        found = gathered_by_first([record for record in read_records(folder) if record["key"] in of_run])
         if rank != 0:
-            return BenchmarkResult(folder, [], [], config, [])
-        return _write_tables(plan, folder, config, records)
+            return BenchmarkResult(folder, [], [], config, [], n_computed)
+        return _write_tables(plan, folder, config, merged(chain(*found), keys, names), n_computed)
+
+
+def _warn_of_threshold(earlier: dict[str, Any] | None, threshold: float) -> None:
+    there = threshold if earlier is None else earlier["threshold"]["value"]
+    if there != threshold:
+        warnings.warn(
+            f"the threshold is {threshold!r}, and that of the results in the folder {there!r}: these are not "
+            f"used, and all is computed anew. Give the threshold {there!r} to use them",
+            stacklevel=3,
+        )
 
 
 def _chosen_metrics(metrics: str | Metric | Sequence[str | Metric], protocols: Sequence[str]) -> list[Metric]:
@@ -137,7 +177,7 @@ def _chosen_metrics(metrics: str | Metric | Sequence[str | Metric], protocols: S
 
 
 def _write_tables(
-    plan: Plan, folder: Path, config: dict[str, Any], records: list[dict[str, Any]]
+    plan: Plan, folder: Path, config: dict[str, Any], records: list[dict[str, Any]], n_computed: int
 ) -> BenchmarkResult:
     labels, names = [spec.label for spec in plan.specs], [metric.name for metric in plan.metrics]
     same = plan.pairs.same.tolist()
@@ -160,7 +200,8 @@ def _write_tables(
         }
         for index, (image_a, image_b) in enumerate(plan.pairs.names)
     ]
-    result = BenchmarkResult(folder, rows, curves, config, failures)
+    result = BenchmarkResult(folder, rows, curves, config, failures, n_computed)
+    write_config(folder / "config.json", config)
     write_text(folder / "pairs.csv", to_csv(pair_rows))
     write_text(folder / "metrics.csv", to_csv([flat(row, plan.threshold, plan.seed) for row in rows]))
     write_text(folder / "curves.csv", to_csv(curves))

@@ -53,7 +53,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def identity(self, name: str) -> str:
-        """What changes when the image does, as a hash of its file."""
+        """What changes when the image, or what :meth:`truth` says of it, does: as a hash of its file."""
 
     def truth(self, name_a: str, name_b: str) -> tuple[Tensor, Tensor] | None:
         """Masks ``(H, W)`` bool of what is known to differ in either image of a pair, if it is known."""
@@ -269,11 +269,19 @@ class FacePairs(Dataset[FacePair]):
         }
         digest.update(json.dumps(content).encode())
         for name in self.image_names:
-            try:
-                digest.update(f"\n{self._images.identity(name)}".encode())
-            except OSError as error:
-                raise ValueError(f"could not read the image {name} of {self.source}: {error}") from error
+            digest.update(f"\n{self.identity(name)}".encode())
         return digest.hexdigest()
+
+    def identity(self, name: str) -> str:
+        """What changes when an image does: the SHA-256 of its file, or what a synthetic face is drawn from.
+
+        Raises:
+            ValueError: the image's file cannot be read.
+        """
+        try:
+            return self._images.identity(name)
+        except OSError as error:
+            raise ValueError(f"could not read the image {name} of {self.source}: {error}") from error
 
     def _index(self, index: int) -> int:
         if isinstance(index, bool) or not isinstance(index, Integral):

@@ -14,9 +14,10 @@ from PIL import Image
 from torch import nn
 
 from captum_face import PairSaliency, PairSimilarity
-from captum_face.benchmark import METRICS, Measured, Metric, benchmark
-from captum_face.benchmark._records import check_config, claimed, merged, read_records
-from captum_face.data import read_csv
+from captum_face.benchmark import METRICS, Measured, Metric, _plan, benchmark
+from captum_face.benchmark._keys import Keys
+from captum_face.benchmark._records import claimed, merged, read_records
+from captum_face.data import FacePairs, read_csv
 
 RUN = {"methods": ["saliency"], "metrics": ["deletion_swap"], "threshold": 0.9}
 TABLES = ("config.json", "pairs.csv", "metrics.csv", "curves.csv")
@@ -161,18 +162,20 @@ def test_an_image_with_itself(photos):
         b"[]",
         b"null",
         b"{}",
-        b'{"pair": 0, "method": "saliency", "seconds": 1, "measured": {"deletion_swap": {}}, "errors": {}}',
-        b'{"pair": 0, "method": "saliency", "seconds": 1, "measured": [1], "errors": {}}',
-        b'{"pair": null, "method": "saliency", "seconds": 1, "measured": {}, "errors": {}}',
-        b'{"pair": 0, "method": "saliency", "seconds": 1, "measured": {}, "errors": 3}',
+        b'{"key": "0", "tried": {}, "seconds": 1, "measured": {"deletion_swap": {}}, "errors": {}}',
+        b'{"key": "0", "tried": {}, "seconds": 1, "measured": [1], "errors": {}}',
+        b'{"key": null, "tried": {}, "seconds": 1, "measured": {}, "errors": {}}',
+        b'{"key": "0", "tried": {}, "seconds": 1, "measured": {}, "errors": 3}',
+        b'{"key": "0", "tried": ["deletion_swap"], "seconds": 1, "measured": {}, "errors": {}}',
+        b'{"key": "0", "tried": {"deletion_swap": 1}, "seconds": 1, "measured": {}, "errors": {}}',
     ],
 )
 def test_a_damaged_record_is_left_out(tmp_path, damage):
-    good = {"pair": 0, "method": "a", "seconds": 1.0, "measured": {}, "errors": {}}
-    lines = [json.dumps({**good, "pair": i}).encode() + b"\n" for i in range(4)]
+    good = {"tried": {}, "seconds": 1.0, "measured": {}, "errors": {}}
+    lines = [json.dumps({**good, "key": str(i)}).encode() + b"\n" for i in range(4)]
     (tmp_path / "records-0.jsonl").write_bytes(b"".join([*lines[:2], damage + b"\n", *lines[3:], b"{cut"]))
     with pytest.warns(UserWarning, match=r"records-0.jsonl is damaged: no record in 1 of its lines \(3\)"):
-        assert [record["pair"] for record in read_records(tmp_path)] == [0, 1, 3]
+        assert [record["key"] for record in read_records(tmp_path)] == ["0", "1", "3"]
 
 
 def test_a_run_with_damaged_records_goes_on(photos):
@@ -191,11 +194,26 @@ def test_a_run_with_damaged_records_goes_on(photos):
 
 
 def test_what_went_well_replaces_what_failed_wherever_it_stands():
-    good = {"pair": 0, "method": "a", "errors": {}, "seconds": 1.0}
-    bad = {"pair": 0, "method": "a", "errors": {"m": "broke"}, "seconds": None}
-    other = {"pair": 1, "method": "a", "errors": {"m": "again"}, "seconds": None}
-    assert merged([good, bad, other]) == [good, other]
-    assert merged([other, bad, good]) == [good, other]
+    keys = Keys({(0, "a"): "x", (1, "a"): "y"}, {"m": "1", "n": "2"})
+    value = {"value": 0.5, "curve": ()}
+    good = {"key": "x", "tried": {"m": "1"}, "errors": {}, "measured": {"m": value}, "seconds": 1.0}
+    bad = {"key": "x", "tried": {"m": "1"}, "errors": {"m": "broke"}, "measured": {}, "seconds": None}
+    other = {"key": "y", "tried": {"m": "1"}, "errors": {"m": "again"}, "measured": {}, "seconds": None}
+    expected = [
+        {"pair": 0, "method": "a", "seconds": 1.0, "tried": ["m"], "measured": {"m": value}, "errors": {}},
+        {"pair": 1, "method": "a", "seconds": None, "tried": [], "measured": {}, "errors": {"m": "again"}},
+    ]
+    assert merged([good, bad, other], keys, ["m", "n"]) == expected
+    assert merged([other, bad, good], keys, ["m", "n"]) == expected
+    # Neither another pair, nor another metric of the name, nor one that is not asked for.
+    foreign = [{**good, "key": "z"}, {**good, "tried": {"m": "3"}}, {**good, "tried": {"o": "1"}}]
+    assert merged([other, *foreign, bad, good], keys, ["m", "n"]) == expected
+    # One that does not apply to the pair is done and has no value; the order is that of the run.
+    more = {**good, "tried": {"n": "2"}, "measured": {}}
+    (first,) = merged([more, good], keys, ["m", "n"])
+    assert (set(first["tried"]), [*first["measured"]]) == ({"m", "n"}, ["m"])
+    more = {**more, "measured": {"n": value}}
+    assert [*merged([more, good], keys, ["m", "n"])[0]["measured"]] == ["m", "n"]
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b""])
@@ -207,14 +225,28 @@ def test_a_damaged_configuration_is_an_error(photos, content):
         benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **RUN)
 
 
-def test_rounding_of_the_threshold_is_no_other_run(tmp_path):
-    path = tmp_path / "config.json"
-    check_config(path, {"threshold": {"value": 0.31234567}, "sigma": 1.0}, write=True)
-    check_config(path, {"threshold": {"value": 0.31234571}, "sigma": 1.0}, write=True)
-    with pytest.raises(ValueError, match="threshold.value was"):
-        check_config(path, {"threshold": {"value": 0.3124}, "sigma": 1.0}, write=True)
-    with pytest.raises(ValueError, match="sigma was"):
-        check_config(path, {"threshold": {"value": 0.31234567}, "sigma": 1.000001}, write=True)
+def test_a_folder_of_an_older_version_is_refused(photos):
+    folder, pair = photos
+    (folder / "out").mkdir()
+    (folder / "out" / "config.json").write_text('{"versions": {}, "threshold": {"value": 0.9}}')
+    with pytest.raises(ValueError, match="holds a run of another version of captum_face"):
+        benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **RUN)
+
+
+def test_rounding_of_the_threshold_is_no_other_run(photos, monkeypatch):
+    """On another processor the equal error rate of the same pairs lies at a slightly other score."""
+    folder, pair = photos
+    pairs = read_csv(folder / "pairs.csv")
+    run, whole = {**RUN, "metrics": ["partner_swap"], "threshold": None}, _plan.eer
+    assert benchmark(pair, pairs, folder / "out", **run).n_computed == 15
+    before = tables(folder / "out")
+    monkeypatch.setattr(_plan, "eer", lambda *of: whole(*of)._replace(threshold=whole(*of).threshold + 1e-7))
+    assert benchmark(pair, pairs, folder / "out", **run).n_computed == 0
+    assert tables(folder / "out") == before
+    # Of other pairs it is another threshold, however near.
+    monkeypatch.setattr(FacePairs, "fingerprint", lambda self: "another")
+    with pytest.warns(UserWarning, match="the threshold is .*: these are not used, and all is computed anew"):
+        assert benchmark(pair, pairs, folder / "out", **run).n_computed == 15
 
 
 def test_two_runs_in_one_folder_are_refused(photos, monkeypatch):
