@@ -18,6 +18,7 @@ from captum_face._validation import require_choice
 from captum_face.attr.base import PairAttribution
 from captum_face.attr.each_side import captum_method
 from captum_face.attr.registry import METHODS, get_method, null_baselines
+from captum_face.data.faces import image_files
 from captum_face.maps.signed import smooth
 from captum_face.pair.passes import digest
 
@@ -141,7 +142,7 @@ class MethodSpec:
         return json.dumps([self.name, which, self.arguments, self.options], sort_keys=True, default=describe)
 
     def settings(self) -> dict[str, Any]:
-        """Every option with its value, defaults included, and the content of files such as decoders."""
+        """Every option with its value, defaults included, and the content of files and cohorts."""
         defaults = {
             name: parameter.default
             for name, parameter in self.kind.options().items()
@@ -149,9 +150,10 @@ class MethodSpec:
         }
         given = {**self.arguments, **self.options}
         files = {
-            f"{name}_sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()
+            f"{name}_sha256": _content(Path(value))
             for name, value in given.items()
-            if isinstance(value, (str, Path)) and Path(value).is_file()
+            if isinstance(value, (str, Path))
+            and (Path(value).is_file() or (name == self.kind.cohort_option() and Path(value).is_dir()))
         }
         given = {name: _jsonable(value) for name, value in given.items()}
         cohort = {self.cohort_option: "other people of the list"} if self.cohort_option else {}
@@ -253,6 +255,16 @@ def describe(value: object) -> str:
 
 def _jsonable(value: Any) -> Any:
     return json.loads(json.dumps(value, default=describe))
+
+
+def _content(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of the images in a folder."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for name, file in image_files(path).items():
+        digest.update(f"{name}\n{_content(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def _as_pair_method(found: type, name: str) -> type[PairAttribution]:

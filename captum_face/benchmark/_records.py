@@ -135,7 +135,8 @@ def merged(records: Iterable[Record], keys: Keys, metrics: Sequence[str]) -> lis
         if record["key"] not in places:
             continue
         index, method = place = places[record["key"]]
-        empty = {"pair": index, "method": method, "seconds": None, "tried": [], "measured": {}, "errors": {}}
+        empty = {"pair": index, "method": method, "score": None, "seconds": None}
+        empty |= {"tried": [], "measured": {}, "errors": {}}
         own = kept.setdefault(place, empty)
         for name, key in record["tried"].items():
             if keys.metrics.get(name) != key or name in own["tried"]:
@@ -147,7 +148,9 @@ def merged(records: Iterable[Record], keys: Keys, metrics: Sequence[str]) -> lis
             own["errors"].pop(name, None)
             if name in record["measured"]:
                 own["measured"][name] = record["measured"][name]
-        own.update({name: record[name] for name in ("seconds", "maps") if record.get(name) is not None})
+        own.update(
+            {name: record[name] for name in ("score", "seconds", "maps") if record.get(name) is not None}
+        )
     for record in kept.values():
         for part in ("measured", "errors"):
             record[part] = {name: record[part][name] for name in metrics if name in record[part]}

@@ -165,7 +165,8 @@ def _record(
 ) -> dict[str, Any]:
     """One method's values on one pair."""
     names = plan.pairs.names[index]
-    record: dict[str, Any] = {"pair": list(names), "method": spec.label, "seconds": None}
+    record: dict[str, Any] = {"pair": list(names), "method": spec.label, "score": plan.scores[index]}
+    record["seconds"] = None
     record |= {"measured": {}, "errors": {}}
     if isinstance(scene, str):
         same, known = bool(plan.pairs.same[index]), plan.pairs.truth(index) is not None

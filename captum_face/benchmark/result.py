@@ -21,7 +21,13 @@ class BenchmarkResult:
     curves: list[dict[str, Any]]  #: the rows of ``curves.csv``
     config: dict[str, Any]  #: everything that defines the run
     failures: list[str]  #: what failed, one line for each pair and method
-    n_computed: int  #: values that this call computed, of a method by a metric on a pair; others were there
+    n_reused: int  #: values, of a method by a metric on a pair, that an earlier run had left in the folder
+
+    @property
+    def n_computed(self) -> int:
+        """Values that this call computed, those that failed or do not apply included."""
+        asked = self.config["pairs"]["n"] * len(self.config["methods"]) * len(self.config["metrics"])
+        return int(asked) - self.n_reused
 
     def text(self) -> str:
         """The main table as plain text: means on the pairs each metric is meant for.

@@ -43,6 +43,9 @@ from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["benchmark"]
 
+# Scores of one model differ by less on any processor and in any precision.
+_ANOTHER_MODEL = 0.05
+
 
 def benchmark(
     pair: PairSimilarity,
@@ -60,10 +63,11 @@ def benchmark(
 ) -> BenchmarkResult:
     """Measures methods on pairs, and whether they beat maps that explain nothing.
 
-    Every method explains every pair, and every metric judges it. An interrupted run goes on where it was
-    when the same call is made again, and ends with the same tables; what has failed is tried again. Under
-    ``torchrun`` (with ``torch.distributed`` initialised) the pairs are split over the processes, and the
-    first one writes the tables.
+    Every method explains every pair, and every metric judges it. A folder's values are reused by every later
+    call that they are right for: the same call continues an interrupted run, and one with another method,
+    metric, example or pair computes what is new. The tables are those of the same call in a new folder. What
+    has failed is tried again. Under ``torchrun`` (with ``torch.distributed`` initialised) the pairs are split
+    over the processes, and the first one writes the tables.
 
     Args:
         pair: The model. While the run lasts its threshold is the run's.
@@ -78,7 +82,7 @@ def benchmark(
         protocol: ``"swap"``; ``"published"`` for the papers' black deletion and insertion; ``"sanity"`` for
             checks of the methods themselves; or several of these.
         threshold: The verification threshold in units of the score. None for the threshold of the pairs' own
-            equal error rate.
+            equal error rate, which moves when pairs are added: then nothing in the folder can be reused.
         seed: Of everything random, 0 or more. Each probe has a seed of its own for the methods that draw, and
             each pair one for what metrics draw, whatever else is in the run.
         examples: How many pairs the report shows with all maps.
@@ -95,8 +99,13 @@ def benchmark(
 
     Raises:
         TypeError, ValueError, OSError: unknown names; pairs of one class only without a threshold; nobody
-            who could stand in for another person in any pair; an output folder of another run, or in which
-            one is at work, or that cannot be written into. All before the first explanation.
+            who could stand in for another person in any pair; an output folder of a run with another model,
+            seed, device or version, or in which one is at work, or that cannot be written into. All before
+            the first explanation.
+
+    Warns:
+        UserWarning: the folder's values are at another threshold, so that all are computed; damaged records,
+            which are computed again.
     """
     if not isinstance(pair, PairSimilarity):
         raise TypeError(f"expected pair as a PairSimilarity, got {type(pair).__name__}")
@@ -133,9 +142,11 @@ def benchmark(
         keys = make_keys(plan, groups, run)
         names = [metric.name for metric in plan.metrics]
         # Without a shared folder no process sees the others' records, so what is done is exchanged.
-        done = set().union(*gathered(finished(merged(read_records(folder), keys, names))))
+        known = merged(read_records(folder), keys, names)
+        _require_scores(known, plan, folder)
+        done = set().union(*gathered(finished(known)))
         left = jobs(plan, groups, done)
-        n_computed = len(plan.pairs) * len(plan.specs) * len(names) - len(done)
+        n_reused = len(done)
         if left and rank == 0:
             _warn_of_threshold(earlier, plan.threshold)
         before = pair.threshold
@@ -148,8 +159,19 @@ def benchmark(
         of_run = set(keys.records.values())
         found = gathered_by_first([record for record in read_records(folder) if record["key"] in of_run])
         if rank != 0:
-            return BenchmarkResult(folder, [], [], config, [], n_computed)
-        return _write_tables(plan, folder, config, merged(chain(*found), keys, names), n_computed)
+            return BenchmarkResult(folder, [], [], config, [], n_reused)
+        return _write_tables(plan, folder, config, merged(chain(*found), keys, names), n_reused)
+
+
+def _require_scores(records: list[dict[str, Any]], plan: Plan, folder: Path) -> None:
+    """Tells a model from another one where both hide their weights, as a function does."""
+    for record in records:
+        was, now = record["score"], plan.scores[record["pair"]]
+        if was is not None and now is not None and abs(was - now) > _ANOTHER_MODEL * max(1, abs(now)):
+            raise ValueError(
+                f"{folder} holds results of another model: {' and '.join(plan.pairs.names[record['pair']])} "
+                f"scored {was:.3f} there and score {now:.3f} now; choose another output folder"
+            )
 
 
 def _warn_of_threshold(earlier: dict[str, Any] | None, threshold: float) -> None:
@@ -177,7 +199,7 @@ def _chosen_metrics(metrics: str | Metric | Sequence[str | Metric], protocols: S
 
 
 def _write_tables(
-    plan: Plan, folder: Path, config: dict[str, Any], records: list[dict[str, Any]], n_computed: int
+    plan: Plan, folder: Path, config: dict[str, Any], records: list[dict[str, Any]], n_reused: int
 ) -> BenchmarkResult:
     labels, names = [spec.label for spec in plan.specs], [metric.name for metric in plan.metrics]
     same = plan.pairs.same.tolist()
@@ -200,7 +222,7 @@ def _write_tables(
         }
         for index, (image_a, image_b) in enumerate(plan.pairs.names)
     ]
-    result = BenchmarkResult(folder, rows, curves, config, failures, n_computed)
+    result = BenchmarkResult(folder, rows, curves, config, failures, n_reused)
     write_config(folder / "config.json", config)
     write_text(folder / "pairs.csv", to_csv(pair_rows))
     write_text(folder / "metrics.csv", to_csv([flat(row, plan.threshold, plan.seed) for row in rows]))

@@ -60,7 +60,7 @@ __all__ = ["benchmark"]
     "--output",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for tables and report, or that of an interrupted run to continue it.",
+    help="Folder for tables and report; what a run before has left there is reused.",
 )
 def benchmark(
     pair_list: Path | None,
@@ -85,8 +85,9 @@ def benchmark(
     """Measure methods on many pairs: which maps are better than maps that explain nothing?
 
     Writes config.json, pairs.csv, metrics.csv, curves.csv and report.html. Run the same command again to
-    continue an interrupted run. Under torchrun (torchrun --nproc-per-node 2 -m captum_face benchmark ...)
-    the pairs are divided between the processes.
+    continue an interrupted run. With one more method, metric or pair only what is new is computed; for pairs
+    give --threshold, as that of the pairs moves with them. Under torchrun (torchrun --nproc-per-node 2 -m
+    captum_face benchmark ...) the pairs are divided between the processes.
     """
     named = named_methods(methods)
     pairs = read_listed_pairs(pair_list, bin_file, synthetic, images, seed)
@@ -119,6 +120,8 @@ def benchmark(
         return
     show_first((f"failed: {line}" for line in result.failures), "report")
     click.echo(result.text())
+    if result.n_reused:
+        click.echo(f"{result.n_computed} values computed, {result.n_reused} reused from {output}")
     click.echo(f"Report: {output / 'report.html'}")
 
 

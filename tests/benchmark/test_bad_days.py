@@ -196,12 +196,35 @@ def test_a_run_with_damaged_records_goes_on(photos):
 def test_what_went_well_replaces_what_failed_wherever_it_stands():
     keys = Keys({(0, "a"): "x", (1, "a"): "y"}, {"m": "1", "n": "2"})
     value = {"value": 0.5, "curve": ()}
-    good = {"key": "x", "tried": {"m": "1"}, "errors": {}, "measured": {"m": value}, "seconds": 1.0}
+    good = {
+        "key": "x",
+        "tried": {"m": "1"},
+        "errors": {},
+        "measured": {"m": value},
+        "seconds": 1.0,
+        "score": 0.7,
+    }
     bad = {"key": "x", "tried": {"m": "1"}, "errors": {"m": "broke"}, "measured": {}, "seconds": None}
     other = {"key": "y", "tried": {"m": "1"}, "errors": {"m": "again"}, "measured": {}, "seconds": None}
     expected = [
-        {"pair": 0, "method": "a", "seconds": 1.0, "tried": ["m"], "measured": {"m": value}, "errors": {}},
-        {"pair": 1, "method": "a", "seconds": None, "tried": [], "measured": {}, "errors": {"m": "again"}},
+        {
+            "pair": 0,
+            "method": "a",
+            "score": 0.7,
+            "seconds": 1.0,
+            "tried": ["m"],
+            "measured": {"m": value},
+            "errors": {},
+        },
+        {
+            "pair": 1,
+            "method": "a",
+            "score": None,
+            "seconds": None,
+            "tried": [],
+            "measured": {},
+            "errors": {"m": "again"},
+        },
     ]
     assert merged([good, bad, other], keys, ["m", "n"]) == expected
     assert merged([other, bad, good], keys, ["m", "n"]) == expected

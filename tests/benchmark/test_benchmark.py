@@ -369,6 +369,18 @@ def test_another_decoder_in_the_same_file_is_another_run(tmp_path):
     assert before[1]["options"]["decoder_sha256"] != before[0]["options"]["decoder_sha256"]
 
 
+def test_another_image_in_the_folder_of_a_cohort_is_another_cohort(tmp_path):
+    folder = tmp_path / "people"
+    (folder / "0").mkdir(parents=True)
+    (spec, *_) = parse_methods([f"swap_rise:cohort={folder}"])
+    before = []
+    for name, content in (("a.png", b"1"), ("b.png", b"2"), ("b.png", b"3"), ("notes.txt", b"no image")):
+        (folder / "0" / name).write_bytes(content)
+        before.append(spec.settings()["options"]["cohort_sha256"])
+    assert len({*before}) == 3
+    assert before[2] == before[3]
+
+
 def test_the_cohort_is_other_people():
     pair = PairSimilarity(nn.Identity())
     embeddings = {

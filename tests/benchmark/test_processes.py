@@ -79,6 +79,33 @@ def test_two_processes_give_the_tables_of_one(uninterrupted, tmp_path):
     assert tables(tmp_path) == uninterrupted
 
 
+def test_two_processes_add_to_what_one_did_and_one_to_what_is_left_of_two(tmp_path):
+    """A folder is begun by one process, added to by two, which are killed, and finished by one."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    common = ["--threshold", "0.5", "--output"]
+    few = [*COMMAND[: COMMAND.index("--metric")], "--metric", "deletion_swap", "--examples", "1"]
+    more = [*COMMAND, "--method", "saliency"]
+    more[more.index("6")] = "8"
+
+    def run(before, command, folder):
+        started = [sys.executable, *before, *command, *common, str(tmp_path / folder)]
+        return subprocess.Popen(started, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    finish(run([], few, "out"))
+    begun = lines(tmp_path / "out")
+    assert begun == RECORDS
+    killed = run(launcher, more, "out")
+    while killed.poll() is None and lines(tmp_path / "out") < begun + 6:
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGTERM)  # torchrun passes it on to its processes
+    killed.communicate()
+    left = lines(tmp_path / "out")
+    assert begun < left < begun + 8 * 4
+    assert "reused from" in finish(run([], more, "out"))
+    finish(run([], more, "fresh"))
+    assert tables(tmp_path / "out") == tables(tmp_path / "fresh")
+
+
 def test_another_run_in_the_folder_is_an_error_in_every_process(uninterrupted, tmp_path):
     for name, content in uninterrupted.items():
         (tmp_path / name).write_bytes(content)

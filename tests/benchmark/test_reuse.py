@@ -208,6 +208,17 @@ def test_a_threshold_from_the_pairs_moves_with_them_and_the_advice_works(crowd):
     assert tables(folder / "out") == tables(folder / "fresh kept")
 
 
+def test_another_model_that_hides_its_weights_is_refused(crowd):
+    folder, pair, listed = crowd
+    models = [lambda images: pair.embedding_model(images), lambda images: pair.embedding_model(images).abs()]
+    run = {**RUN, "methods": ["corrrise:n_masks=20"], "model_name": "mine"}
+    first, second = (PairSimilarity(model, preprocess="arcface") for model in models)
+    benchmark(first, listed(), folder / "out", **run)
+    assert benchmark(first, listed(), folder / "out", **run).n_computed == 0
+    with pytest.raises(ValueError, match=r"results of another model: 0_0.png and 0_1.png scored .* there"):
+        benchmark(second, listed(), folder / "out", **run)
+
+
 def test_another_metric_of_the_same_name_is_another_metric(crowd):
     folder, pair, listed = crowd
 
