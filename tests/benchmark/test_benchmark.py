@@ -221,7 +221,7 @@ def test_a_method_gives_the_same_numbers_whatever_else_is_in_the_run(finished, p
     ("changed", "message"),
     [
         ({"seed": 1}, "seed was 0, is 1"),
-        ({"model_name": "mine"}, "model.name was 'PortableNet', is 'mine'"),
+        ({"model_name": "mine"}, "model.name was 'SyntheticFaceNet', is 'mine'"),
     ],
 )
 def test_a_folder_of_another_run_is_refused(finished, pair, pairs, changed, message):
