@@ -42,7 +42,7 @@ two = synthetic.pair(seed=1)
 save_image(two.image_a, "a.png"), save_image(two.image_b, "b.png")
 model = ["--model", "synthetic"]
 text = run("explain", "a.png", "b.png", *model, "--method", "band_occlusion:n_bands=4", "--output", "out")
-assert "out/band_occlusion_n_bands=4.png" in text.replace("\\\\", "/")
+assert ".band_occlusion_n_bands=4.png" in text
 text = run("explain", "a.png", "b.png", *model, "--score", "manhattan", "--threshold", "-9",
            "--output", "out")
 assert "threshold -9.000" in text

@@ -47,8 +47,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: How ``--method`` is written.
 METHOD = "NAME[:KEY=VALUE,...]"
-# Bytes of a file name that most file systems take, without endings and what an unfinished file adds to it.
-_LONGEST_NAME = 230
+# Bytes of a file name that most file systems take, without what names the images, endings and what an
+# unfinished file adds to it.
+_LONGEST_NAME = 150
 
 
 def model_options(command: Command) -> Command:
@@ -263,7 +264,7 @@ def check_file_names(specs: Sequence[MethodSpec]) -> None:
         if owner != spec.label:
             raise ValueError(
                 f"expected methods with files of different names, got {owner!r} and {spec.label!r}, both "
-                f"{name}.png; run them one by one, each with another --output"
+                f"*.{name}.png; run them one by one, each with another --output"
             )
 
 

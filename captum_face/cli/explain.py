@@ -67,8 +67,9 @@ def explain(
     """Explain why a model accepts or rejects the pair IMAGE_A, IMAGE_B.
 
     For each method the figure (.png), the maps (.npz) and a summary (.json) are written, each method as
-    soon as it is done. With --method all, methods that do not suit the model are skipped, each with a
-    message. The images must be aligned as the model expects; nothing is cropped or resized.
+    soon as it is done; their names begin with those of the images. With --method all, methods that do not
+    suit the model are skipped, each with a message. The images must be aligned as the model expects; nothing
+    is cropped or resized.
 
     A method is one that the command methods lists, or a class of Captum by its dotted name:
     --method corrrise:n_masks=1000,smooth=3 --method captum.attr.IntegratedGradients:n_steps=20
@@ -116,5 +117,6 @@ def explain(
     if not explanations:
         raise ValueError("no method could explain this pair with this model; the reasons stand above")
     if len(explanations) > 1:
-        show_comparison(explanations, sigma=sigma).savefig(output / "comparison.png")
-        click.echo(f"comparison: {output / 'comparison.png'}")
+        path = output / f"{explanations[0].pair_label}.comparison.png"
+        show_comparison(explanations, sigma=sigma).savefig(path)
+        click.echo(f"comparison: {path}")

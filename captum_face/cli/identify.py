@@ -66,9 +66,10 @@ def identify(
 ) -> None:
     """Search the images in GALLERY_DIR for PROBE, and explain the best matches.
 
-    The figure (.png), the maps (.npz), a summary (.json) and the whole ranking (.csv) are written. Images
-    below GALLERY_DIR that cannot be read are left out, and so is the probe's own file. All images must be
-    aligned as the model expects, and of one size; nothing is cropped or resized.
+    The figure (.png), the maps (.npz), a summary (.json) and the whole ranking (.csv) are written; their
+    names begin with the probe's. Images below GALLERY_DIR that cannot be read are left out, and so is the
+    probe's own file. All images must be aligned as the model expects, and of one size; nothing is cropped or
+    resized.
     """
     spec = MethodSpec.of(method)
     refuse_thresholds([spec])

@@ -178,11 +178,21 @@ class FaceCheck:
             f"({self.figure:.2f}, expected {self.limit:g} or more)"
         )
 
+    @classmethod
+    def of_summary(cls, summary: Any) -> FaceCheck:
+        """The check of which :meth:`summary` tells.
+
+        Raises:
+            KeyError, TypeError, ValueError: another object.
+        """
+        figure, limit = float(summary["figure"]), float(summary["limit"])
+        return cls(figure, str(summary["looks"]), limit, str(summary["alignment"]))
+
     def summary(self) -> dict[str, Any]:
         """The figures, ready for JSON."""
         return {
             "alignment": self.alignment,
-            "figure": round(self.figure, 4),
+            "figure": self.figure,
             "limit": self.limit,
             "passed": self.passed,
             "looks": self.looks,

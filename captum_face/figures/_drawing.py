@@ -12,7 +12,9 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_face._files import printable
 from captum_face._validation import require_pair
+from captum_face.figures._style import PairFigure
 from captum_face.maps.signed import pixel_map, smooth
 from captum_face.pair.scores import decision_text
 
@@ -112,7 +114,7 @@ def new_grid(
         size: Width and height of the figure in inches.
         wspace: Space between panels as a share of their width; None for matplotlib's.
     """
-    figure = Figure(figsize=size, layout="constrained", dpi=150)
+    figure = PairFigure(figsize=size, layout="constrained", dpi=150)
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": wspace})
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -126,7 +128,7 @@ def draw_picture(
     """A picture with a heading above it."""
     axis.imshow(picture, interpolation="bilinear")
     weight = "bold" if bold else "normal"
-    axis.set_title(heading, fontsize=fontsize, fontweight=weight, parse_math=False)
+    axis.set_title(printable(heading), fontsize=fontsize, fontweight=weight, parse_math=False)
 
 
 def draw_evidence(axes: np.ndarray, picture: np.ndarray, signed: np.ndarray) -> None:
@@ -144,7 +146,7 @@ def draw_row(axes: np.ndarray, picture: np.ndarray, signed: np.ndarray, heading:
     draw_evidence(axes[1:], picture, signed)
     if heading is not None:
         for axis, text in zip(axes, (heading, "speaks for a match", "speaks against"), strict=True):
-            axis.set_title(text, fontsize=9, parse_math=False)
+            axis.set_title(printable(text), fontsize=9, parse_math=False)
 
 
 def draw_outline(axes: np.ndarray, mask: Tensor) -> None:
@@ -186,6 +188,7 @@ def smoothing_note(sigma: float) -> str:
 def title(figure: Figure, sentence: str, notes: list[str], *, fontsize: float = 10.0) -> None:
     """A sentence, and below it the notes that are not empty, in lines that fit the figure's width."""
     width = int(figure.get_figwidth() * _LETTERS * 9 / fontsize)
+    sentence, *notes = map(printable, (sentence, *notes))
     lines = [sentence[:1].upper() + sentence[1:], " · ".join(filter(None, notes))]
     lines = [part for line in lines for part in textwrap.wrap(line, width)]
     if lines:

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_face._files import printable
 from captum_face.attr.spec import display_name, display_parts
 from captum_face.figures import _drawing as draw
 from captum_face.pair.scores import decision_text
@@ -92,7 +93,7 @@ def show_comparison(
         pictures, maps = draw.pictures_and_maps(explanation.images, explanation.attributions, sigma)
         limit = draw.saturation(maps, percentile)
         label, small = _row_label(explanation.method)
-        axes[row, 0].set_ylabel(label, fontsize=7.5 if small else 10, parse_math=False)
+        axes[row, 0].set_ylabel(printable(label), fontsize=7.5 if small else 10, parse_math=False)
         for side, panels in enumerate((axes[row, :3], axes[row, 3:])):
             heading = first.names[side] if row % _HEADINGS_EVERY == 0 else None
             draw.draw_row(panels, pictures[side], maps[side] / limit, heading)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_face._files import printable
 from captum_face.attr.spec import display_name
 from captum_face.figures import _drawing as draw
 
@@ -58,7 +59,7 @@ def show_explanation(
     height = _SIDE * pictures[0].shape[0] / pictures[0].shape[1]
     figure, axes = draw.new_grid(2, 3, (3 * _SIDE + 1.2, 2 * height + 0.8))
     for row, (picture, signed, name) in enumerate(zip(pictures, maps, names, strict=True)):
-        axes[row, 0].set_ylabel(name, fontsize=10, parse_math=False)
+        axes[row, 0].set_ylabel(printable(name), fontsize=10, parse_math=False)
         draw.draw_row(axes[row], picture, signed / limit, "" if row == 0 else None)
     draw.colour_bar(figure, axes, limit, shrink=0.9, pad=0.02, aspect=32)
     notes = ["" if method is None else display_name(method), *remarks, draw.smoothing_note(sigma)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,13 @@ from captum_face._version import __version__
 from captum_face.attr.spec import MethodSpec, describe
 from captum_face.pair.similarity import PairSimilarity
 
-__all__ = ["file_name", "jsonable", "save_result", "settings", "versions"]
+__all__ = ["ENDINGS", "FORMATS", "file_name", "jsonable", "label_of", "save_result", "settings", "versions"]
+
+#: What figures are saved as.
+FORMATS = ("png", "pdf", "svg")
+#: Of the files beside the figure.
+ENDINGS = {"maps": ".npz", "summary": ".json"}
+_LONGEST_PART = 30  # bytes of a name in the name of a file, which shall stay readable
 
 
 def save_result(
@@ -38,13 +46,46 @@ def save_result(
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type] # its last option is a bool
 
     write_whole(paths["maps"], save_maps)
-    write_whole(paths["figure"], lambda path: figure.savefig(path, format="png"))
+    kind = paths["figure"].suffix.lstrip(".")
+    write_whole(paths["figure"], lambda path: figure.savefig(path, format=kind))
     write_text(paths["summary"], text + "\n")
 
 
 def file_name(label: str) -> str:
     """A method's label as every file system takes it."""
     return re.sub(r"[^\w.,=+-]", "_", label)
+
+
+def label_of(names: Sequence[str], images: Iterable[Tensor], others: Iterable[str] = ()) -> str:
+    """How the names of a result's files begin: what its images are called, and eight digits of what they are.
+
+    Two results have different labels: names that differ in what a file system does not tell apart, or that
+    are equal in two folders, have different digits.
+
+    Args:
+        names: What the images are called.
+        images: The images.
+        others: What else tells the result from another of the same images.
+
+    Example::
+
+        >>> label_of(["010_1.png", "Ann Müller.jpg"], [torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)])
+        '010_1__Ann_Müller-3464b437'
+    """
+    digest = hashlib.sha256()
+    for text in (*names, *others):
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    for image in images:
+        digest.update(repr(tuple(image.shape)).encode())
+        digest.update(image.detach().cpu().double().contiguous().numpy().tobytes())
+    return f"{'__'.join(map(_short_stem, names))}-{digest.hexdigest()[:8]}"
+
+
+def _short_stem(name: str) -> str:
+    """A file's name without its ending and folder; the end of a long one, which tells files apart."""
+    stem = re.sub(r"\.[A-Za-z]\w{1,4}$", "", re.split(r"[\\/]", name)[-1])
+    safe = file_name(stem).encode("utf-8", "replace")[-_LONGEST_PART:].decode("utf-8", "ignore")
+    return safe.lstrip("._-") or "image"
 
 
 def settings(

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_face._files import printable
-from captum_face._validation import require_pair
+from captum_face._validation import require_choice, require_pair
 from captum_face.attr.base import PairAttribution
 from captum_face.attr.spec import AnyMethod, MethodSpec
 from captum_face.data.alignment import FaceCheck, check_faces
@@ -24,7 +24,8 @@ from captum_face.maps.regions import TEMPLATE_SIZE, region_shares
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.scores import Threshold, decision_text, decision_word, threshold_source
 from captum_face.pair.similarity import PairSimilarity
-from captum_face.results._saving import file_name, save_result, settings, versions
+from captum_face.results._loading import as_image, read_saved
+from captum_face.results._saving import ENDINGS, FORMATS, file_name, label_of, save_result, settings, versions
 
 __all__ = ["Explanation", "explain"]
 
@@ -49,6 +50,8 @@ class Explanation:
     #: Whether each image looks like a face, aligned as the model expects; empty if that is an alignment that
     #: cannot be checked (:attr:`PairSimilarity.alignment <captum_face.PairSimilarity>` is None).
     checks: tuple[FaceCheck, ...] = ()
+    #: Versions of the packages that made it.
+    versions: dict[str, str] = field(default_factory=versions)
 
     @property
     def decision(self) -> bool | None:
@@ -111,6 +114,7 @@ class Explanation:
     def summary(self) -> dict[str, Any]:
         """Everything but images and maps, ready for JSON."""
         summary: dict[str, Any] = {
+            "kind": "explanation",
             "method": self.method,
             "images": list(self.names),
             "score": self.score,
@@ -120,39 +124,114 @@ class Explanation:
             "accepted": self.decision,
             "checks": {f"image_{side}": c.summary() for side, c in zip("ab", self.checks, strict=False)},
             "protocol": self.settings,
-            "versions": versions(),
+            "versions": self.versions,
         }
         if self.regions is not None:
             summary["regions"] = dict(zip(("image_a", "image_b"), self.regions, strict=True))
         return summary
 
-    def save(self, folder: str | Path, **options: Any) -> dict[str, Path]:
-        """Writes ``<method>.png``, ``<method>.npz`` and ``<method>.json`` into a folder.
+    @property
+    def pair_label(self) -> str:
+        """How the names of its files begin, such as ``"010_1__010_2-1f4e09ab"``.
+
+        The names of both images, and eight digits that stand for names and pixels: two pairs have different
+        labels, also where their files have the same names in two folders.
+        """
+        return label_of(self.names, self.images)
+
+    def save(self, folder: str | Path, *, format: str = "png", **options: Any) -> dict[str, Path]:
+        """Writes the figure, the maps and a summary into a folder.
 
         Args:
-            folder: Made if it is not there. Files of these names are replaced.
+            folder: Made if it is not there. The files are called ``<pair_label>.<method>.png``, ``.npz`` and
+                ``.json``, and replace files of these names: those of the same pair and method.
+            format: Of the figure: ``"png"``, ``"pdf"`` or ``"svg"``.
             options: Go to :func:`~captum_face.show_explanation`.
 
         Returns:
             The paths, by ``"figure"``, ``"maps"`` and ``"summary"``. The ``.npz`` holds ``attr_a`` and
-            ``attr_b`` ``(C, H, W)``, ``map_a`` and ``map_b`` ``(H, W)``, float32 and signed, and
-            ``score`` and ``threshold`` (NaN if there is none).
+            ``attr_b`` ``(C, H, W)``, ``map_a`` and ``map_b`` ``(H, W)``, float32 and signed, ``image_a`` and
+            ``image_b`` ``(C, H, W)`` as they were explained (in bytes of 0 to 255 where that loses nothing),
+            and ``score`` and ``threshold`` (NaN if there is none). :meth:`load` reads it back.
+
+        Raises:
+            ValueError: another ``format``.
         """
+        require_choice(format, FORMATS, "format of a figure")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        paths = {kind: folder / f"{file_name(self.method)}{end}" for kind, end in _ENDINGS.items()}
-        arrays = {
-            f"{kind}_{side}": value.float().cpu().numpy()
-            for kind, values in (
-                ("attr", [attr[0] for attr in self.attributions]),
-                ("map", self.maps),
-            )
-            for side, value in zip("ab", values, strict=True)
-        }
+        stem = f"{self.pair_label}.{file_name(self.method)}"
+        paths = {kind: folder / f"{stem}{end}" for kind, end in {"figure": f".{format}", **ENDINGS}.items()}
+        arrays = {}
+        for side, attr, image in zip("ab", self.attributions, self.images, strict=True):
+            attr = attr.detach().float().cpu()  # the maps are those of what load gives
+            arrays[f"attr_{side}"], arrays[f"map_{side}"] = attr[0].numpy(), pixel_map(attr)[0].numpy()
+            arrays[f"image_{side}"] = as_image(image[0])
         threshold = np.nan if self.threshold is None else float(self.threshold)
         arrays |= {"score": np.array(self.score), "threshold": np.array(threshold)}
         save_result(paths, arrays, self.plot(**options), self.summary(), options)
         return paths
+
+    @classmethod
+    def load(cls, path: str | Path) -> Explanation:
+        """Reads what :meth:`save` wrote. Saved again, it gives the same files, byte for byte.
+
+        Args:
+            path: One of the files (``.json``, ``.npz`` or the figure), or a folder that holds one
+                explanation.
+
+        Returns:
+            The :class:`Explanation` on the CPU, attributions in float32. Nothing is computed, and no code in
+            the files is executed.
+
+        Raises:
+            FileNotFoundError: no such file, or no explanation in the folder.
+            ValueError: several explanations in the folder; files that are damaged, of something else, or of
+                version 0.1.0, which did not save the images.
+
+        Example::
+
+            >>> import tempfile
+            >>> from captum_face.data import synthetic
+            >>> from captum_face.models import load_pair
+            >>> faces = synthetic.pair(seed=1)
+            >>> explanation = explain(load_pair("synthetic"), faces.image_a, faces.image_b)
+            >>> folder = tempfile.mkdtemp()
+            >>> paths = explanation.save(folder)
+            >>> Explanation.load(folder).verdict == explanation.verdict
+            True
+        """
+        saved = read_saved(path, "explanation", "Explanation.save")
+        images = saved.pair(saved.images("image_a")[None], saved.images("image_b")[None])
+        attributions = saved.tensor("attr_a")[None], saved.tensor("attr_b")[None]
+        names, regions = saved.field("images", list), saved.summary.get("regions")
+        if any(attr.shape != image.shape for attr, image in zip(attributions, images, strict=True)):
+            raise saved.wrong("got maps and images of different shapes")
+        if len(names) != 2 or not all(isinstance(name, str) for name in names):
+            raise saved.wrong(f"got {names!r} as names of the two images")
+        if regions is not None and (
+            not isinstance(regions, dict) or regions.keys() != {"image_a", "image_b"}
+        ):
+            raise saved.wrong(f"got {regions!r} as shares of the regions")
+        score = float(saved.field("score", (int, float)))
+        if not np.array_equal(saved.array("score"), score):
+            raise saved.wrong("got two scores")
+        return cls(
+            method=saved.field("method", str),
+            score=score,
+            threshold=saved.threshold(),
+            images=images,
+            attributions=attributions,
+            settings=saved.field("protocol", dict),
+            names=(names[0], names[1]),
+            checks=tuple(
+                check
+                for side in "ab"
+                if (check := saved.check(saved.field("checks", dict).get(f"image_{side}")))
+            ),
+            regions=None if regions is None else (regions["image_a"], regions["image_b"]),
+            versions=saved.field("versions", dict),
+        )
 
     def __repr__(self) -> str:
         return f"Explanation(method={self.method!r}, {self.verdict})"
@@ -184,9 +263,6 @@ class Explanation:
             )
             parts.append(f"<table><tr><th>share of</th><th>area</th>{head}</tr>{rows}</table>")
         return "".join(parts)
-
-
-_ENDINGS = {"figure": ".png", "maps": ".npz", "summary": ".json"}
 
 
 def explain(

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_face._files import printable, write_whole
-from captum_face._validation import require_images, require_positive_int
+from captum_face._validation import require_choice, require_images, require_positive_int
 from captum_face.attr.spec import AnyMethod
 from captum_face.data.alignment import FaceCheck, check_faces
 from captum_face.data.faces import image_files
@@ -28,7 +28,8 @@ from captum_face.pair.passes import BatchSize, require_batch_size
 from captum_face.pair.scores import decision_text, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
-from captum_face.results._saving import file_name, save_result, settings, versions
+from captum_face.results._loading import Saved, as_image, read_saved
+from captum_face.results._saving import ENDINGS, FORMATS, file_name, label_of, save_result, settings, versions
 from captum_face.results.explanation import prepared_method, threshold_of
 from captum_face.results.gallery import attribute_gallery, select_baselines
 
@@ -63,6 +64,8 @@ class Identification:
     settings: dict[str, Any]  #: the method's options, defaults included, and the pair wrapper's
     left_out: dict[str, str] = field(default_factory=dict)  #: gallery files that were not searched, and why
     check: FaceCheck | None = None  #: whether the probe is an aligned face; None for an alignment not checked
+    #: Versions of the packages that made it.
+    versions: dict[str, str] = field(default_factory=versions)
 
     @property
     def decision(self) -> bool | None:
@@ -109,6 +112,7 @@ class Identification:
     def summary(self) -> dict[str, Any]:
         """Everything but images and maps, ready for JSON."""
         return {
+            "kind": "identification",
             "method": self.method,
             "probe": self.name,
             "threshold": self.threshold,
@@ -127,34 +131,49 @@ class Identification:
             "searched": len(self.ranking),
             "left_out": self.left_out,
             "protocol": self.settings,
-            "versions": versions(),
+            "versions": self.versions,
         }
 
-    def save(self, folder: str | Path, **options: Any) -> dict[str, Path]:
-        """Writes ``<method>.png``, ``<method>.npz``, ``<method>.json`` and ``ranking.csv`` into a folder.
+    @property
+    def search_label(self) -> str:
+        """How the names of its files begin, such as ``"010_1-1f4e09ab"``.
+
+        The probe's name, and eight digits that stand for it, its pixels and the names in the gallery.
+        """
+        return label_of([self.name], [self.probe], sorted(name for name, _ in self.ranking))
+
+    def save(self, folder: str | Path, *, format: str = "png", **options: Any) -> dict[str, Path]:
+        """Writes the figure, the maps, a summary and the whole ranking into a folder.
 
         Args:
-            folder: Made if it is not there. Files of these names are replaced.
+            folder: Made if it is not there. The files are called ``<search_label>.<method>.png``, ``.npz``,
+                ``.json`` and ``.csv``, and replace files of these names.
+            format: Of the figure: ``"png"``, ``"pdf"`` or ``"svg"``.
             options: Go to :func:`~captum_face.show_identification`.
 
         Returns:
             The paths, by ``"figure"``, ``"maps"``, ``"summary"`` and ``"ranking"``. The ``.npz`` holds
             ``attributions`` ``(k, C, H, W)`` and ``maps`` ``(k, H, W)`` of the probe, float32 and signed,
-            ``names`` and ``scores`` of the matches and the ``threshold`` (NaN if there is none); with the
-            matches' own maps also ``own_attributions``. The ranking has a line for each image that was
-            searched.
+            ``probe`` ``(1, C, H, W)`` and ``images`` ``(k, C, H, W)`` as they were explained (in bytes of 0
+            to 255 where that loses nothing), ``names`` and ``scores`` of the matches and the ``threshold``
+            (NaN if there is none); with the matches' own maps also ``own_attributions``. The ranking has a
+            line for each image that was searched. :meth:`load` reads it back.
+
+        Raises:
+            ValueError: another ``format``.
         """
+        require_choice(format, FORMATS, "format of a figure")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        paths = {
-            "figure": folder / f"{file_name(self.method)}.png",
-            "maps": folder / f"{file_name(self.method)}.npz",
-            "summary": folder / f"{file_name(self.method)}.json",
-            "ranking": folder / "ranking.csv",
-        }
+        stem = f"{self.search_label}.{file_name(self.method)}"
+        endings = {"figure": f".{format}", **ENDINGS, "ranking": ".csv"}
+        paths = {kind: folder / f"{stem}{end}" for kind, end in endings.items()}
+        probe_maps = _array([match.attribution for match in self.matches])
         arrays = {
-            "attributions": _array([match.attribution for match in self.matches]),
-            "maps": self.maps.float().cpu().numpy(),
+            "attributions": probe_maps,
+            "maps": pixel_map(torch.from_numpy(probe_maps)).numpy(),
+            "probe": as_image(self.probe),
+            "images": as_image(torch.cat([match.image for match in self.matches])),
             "names": np.array([match.name for match in self.matches]),
             "scores": np.array([match.score for match in self.matches]),
             "threshold": np.array(np.nan if self.threshold is None else float(self.threshold)),
@@ -166,6 +185,55 @@ class Identification:
         write_whole(paths["ranking"], self._write_ranking)
         return paths
 
+    @classmethod
+    def load(cls, path: str | Path) -> Identification:
+        """Reads what :meth:`save` wrote. Saved again, it gives the same files, byte for byte.
+
+        Args:
+            path: One of the files (``.json``, ``.npz`` or the figure), or a folder that holds one
+                identification.
+
+        Returns:
+            The :class:`Identification` on the CPU, attributions in float32. Nothing is computed, and no code
+            in the files is executed.
+
+        Raises:
+            FileNotFoundError: no such file, or no identification in the folder.
+            ValueError: several identifications in the folder; files that are damaged, of something else, or
+                of version 0.1.0, which did not save the images.
+        """
+        saved = read_saved(path, "identification", "Identification.save")
+        maps, images, probe = saved.tensor("attributions"), saved.images("images"), saved.images("probe")
+        own = saved.tensor("own_attributions") if "own_attributions" in saved.arrays else None
+        saved.pair(probe, images)
+        ranking = _read_ranking(saved)
+        best = ranking[: len(images)]
+        told = [(row.get("name"), row.get("score")) for row in saved.field("matches", list)]
+        if told != best or any(attr is not None and attr.shape != images.shape for attr in (maps, own)):
+            raise saved.wrong("got matches that do not fit the ranking, or maps that do not fit the images")
+        return cls(
+            method=saved.field("method", str),
+            threshold=saved.threshold(),
+            probe=probe,
+            name=saved.field("probe", str),
+            check=saved.check(saved.summary.get("check")),
+            matches=tuple(
+                Match(
+                    name,
+                    score,
+                    images[[i]],
+                    maps[[i]],
+                    None if own is None else own[[i]],
+                    saved.check(saved.summary["matches"][i].get("check")),
+                )
+                for i, (name, score) in enumerate(best)
+            ),
+            ranking=tuple(ranking),
+            settings=saved.field("protocol", dict),
+            left_out=saved.field("left_out", dict),
+            versions=saved.field("versions", dict),
+        )
+
     def _write_ranking(self, path: Path) -> None:
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -176,6 +244,17 @@ class Identification:
 
     def __repr__(self) -> str:
         return f"Identification(method={self.method!r}, {self.verdict})"
+
+
+def _read_ranking(saved: Saved) -> list[tuple[str, float]]:
+    path = saved.path.with_suffix(".csv")
+    if not path.is_file():
+        raise FileNotFoundError(f"expected the ranking {path} beside the summary, found none")
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [(row["name"], float(row["score"])) for row in csv.DictReader(file)]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise saved.wrong(f"got a ranking {path.name} that cannot be read") from error
 
 
 def identify(
@@ -392,4 +471,4 @@ def _nothing_left(left_out: dict[str, str]) -> str:
 
 
 def _array(attributions: list[Tensor]) -> np.ndarray:
-    return torch.cat(attributions).float().cpu().numpy()
+    return torch.cat(attributions).detach().float().cpu().numpy()

@@ -50,7 +50,7 @@ def test_without_a_threshold_nothing_is_decided(faces, tmp_path):
         None,
     ]
     assert found["protocol"]["remarks"] == explanation.remarks
-    assert np.isnan(np.load(tmp_path / "fggb.npz")["threshold"])
+    assert np.isnan(np.load(next(tmp_path.glob("*.fggb.npz")))["threshold"])
     for given in (explain(pair, *faces, threshold=0.0), explain(pair, *faces, "corrrise", n_masks=9)):
         assert given.remarks == {}
     assert explain(pair, *faces, threshold=0.0).summary()["threshold_source"] == "given by the caller"
@@ -98,7 +98,8 @@ def test_save_writes_figure_maps_and_summary(pair, faces, tmp_path):
     masks = torch.rand(4, 112, 112, generator=torch.Generator().manual_seed(1))
     explanation = explain(pair, *faces, method="corrrise", masks=masks)
     paths = explanation.save(tmp_path / "new" / "folder", sigma=2)
-    assert [path.name for path in paths.values()] == ["corrrise.png", "corrrise.npz", "corrrise.json"]
+    stem = f"{explanation.pair_label}.corrrise"
+    assert [path.name for path in paths.values()] == [f"{stem}.png", f"{stem}.npz", f"{stem}.json"]
     assert Image.open(paths["figure"]).size[0] > 800
     with np.load(paths["maps"]) as maps:
         np.testing.assert_array_equal(maps["attr_a"], explanation.attributions[0][0].numpy())

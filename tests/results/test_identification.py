@@ -172,11 +172,11 @@ def test_figure_and_words(pair, folder):
 def test_what_is_saved_can_be_read(pair, folder, both):
     found = run(pair, folder, top_k=2, both=both)
     paths = found.save(folder / "out", sigma=2)
-    assert {path.name for path in paths.values()} == {
-        "corrrise.png",
-        "corrrise.npz",
-        "corrrise.json",
-        "ranking.csv",
+    assert {path.name.replace(found.search_label, "probe", 1) for path in paths.values()} == {
+        "probe.corrrise.png",
+        "probe.corrrise.npz",
+        "probe.corrrise.json",
+        "probe.corrrise.csv",
     }
     with np.load(paths["maps"]) as arrays:
         assert arrays["attributions"].shape == (2, 3, 18, 14)
