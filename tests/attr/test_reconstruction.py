@@ -197,7 +197,7 @@ def test_command_trains_a_decoder_that_explain_takes(tmp_path, monkeypatch):
     )
     assert result.exit_code == 0, result.output
     summary = json.loads(
-        (tmp_path / "out" / "reconstruction_decoder=own.safetensors.json").read_text("utf-8")
+        next((tmp_path / "out").glob("*.reconstruction_decoder=own.safetensors.json")).read_text("utf-8")
     )
     assert summary["protocol"]["options"]["decoder"] == "own.safetensors"
     monkeypatch.setattr(
