@@ -463,7 +463,7 @@ class PairSimilarity(nn.Module):
                 else than one finite value per channel.
         """
         contributions = self.score.contributions(emb_a, emb_b)
-        expected = torch.broadcast_shapes(emb_a.shape, emb_b.shape)
+        expected = np.broadcast_shapes(emb_a.shape, emb_b.shape)  # torch's imports sympy
         if contributions.shape != expected:
             raise ValueError(
                 f"expected contributions of shape {tuple(expected)} from the score {self.score.name!r}, one "

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+import torch.fx.experimental.symbolic_shapes  # adds a warning filter; autograd imports it when it needs it
 from torch import nn
 
 from captum_face import METHODS, PairSimilarity

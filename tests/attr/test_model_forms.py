@@ -86,13 +86,22 @@ def plain(name):
     return explained(METHODS[name], small_net().eval())
 
 
-@pytest.mark.parametrize("form", FORMS)
-@every_method
-@pytest.mark.filterwarnings("ignore")
-def test_it_is_explained_as_the_network_is(method, form):
-    make, tolerance, always = FORMS[form]
+#: Methods that need scores alone see nothing of a model: one of them stands for all.
+HOOKED = [name for name, method in METHODS.items() if method.needs != "scores alone"]
+
+
+@functools.cache
+def model_in(form):
     torch._dynamo.reset()
-    model = make(small_net().eval())
+    return FORMS[form][0](small_net().eval())
+
+
+@pytest.mark.parametrize("name", [*HOOKED, "corrrise"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.filterwarnings("ignore")
+def test_it_is_explained_as_the_network_is(name, form):
+    method, model = METHODS[name], model_in(form)
+    _, tolerance, always = FORMS[form]
     if method.name == "fame" and tolerance > 0.1:
         pytest.skip("FAME's loop enlarges what half precision rounds off")
     want = plain(method.name)
@@ -126,18 +135,17 @@ def test_what_has_no_gradients_is_refused_by_methods_that_need_them(method):
         explained(method, model)
 
 
-@every_method
-def test_a_first_call_of_a_compiled_model_leaves_it_as_it_was(method):
-    """Compiled for saliency, the model is then explained by the others; its own answers stay compiled."""
+@pytest.mark.parametrize("name", HOOKED)
+def test_a_compiled_model_is_left_as_it_was(name):
+    """Its own answers stay compiled."""
+    method = METHODS[name]
     torch._dynamo.reset()
     net = small_net().eval()
     before = model_state(net)
     model = torch.compile(net, backend="aot_eager")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        explained(METHODS["saliency"], model)
-        got = explained(method, model)
-    assert (got - plain(method.name)).norm() <= 1e-4 * plain(method.name).norm()
+        explained(method, model)
     assert model_state(net)[:3] == before[:3]  # to compile a module leaves an attribute
     assert torch._dynamo.eval_frame._stance.stance == "default"
 
