@@ -17,6 +17,7 @@ from captum_face._validation import require_threshold
 from captum_face.attr.spec import MethodSpec
 from captum_face.benchmark._distribution import gathered
 from captum_face.benchmark.metric import Metric
+from captum_face.data.alignment import check_faces
 from captum_face.data.pairs import FacePairs
 from captum_face.engines.cohort import People, choose_cohort
 from captum_face.metrics.verification import eer
@@ -53,12 +54,14 @@ class Plan:
     cohorts: dict[str, list[str]]  #: whom methods may compare a probe with, by probe
     problems: dict[int, str]  #: why a pair cannot be explained at all
     examples: list[int]  #: pairs whose maps the report shows
+    unaligned: dict[str, str]  #: what images look like that do not look like aligned faces, by name
 
     def config(self) -> dict[str, Any]:
         """What defines the tables beside :func:`run_config`."""
         return {
             "pairs": _described(self.pairs),
             "threshold": {"value": self.threshold, "source": threshold_source(self.threshold)},
+            "alignment": self.pair.alignment,
             "methods": {spec.label: spec.settings() for spec in self.specs},
             "metrics": {
                 metric.name: {
@@ -123,7 +126,8 @@ def make_plan(
     show_progress: bool,
 ) -> Plan:
     """Embeds all images and decides what follows; ``earlier`` is the configuration of the folder's tables."""
-    embeddings, unreadable = _embed_images(pair, pairs, show_progress)
+    unaligned: dict[str, str] = {}
+    embeddings, unreadable = _embed_images(pair, pairs, unaligned, show_progress)
     problems: dict[int, str] = {}
     scores: list[float | None] = []
     for index, names in enumerate(pairs.names):
@@ -196,7 +200,19 @@ def make_plan(
     accepted = [score is not None and score >= threshold for score in scores]
     shown = _choose_examples(list(readable), same, accepted, examples)
     return Plan(
-        pair, pairs, specs, metrics, threshold, seed, scores, accepted, members, cohorts, problems, shown
+        pair,
+        pairs,
+        specs,
+        metrics,
+        threshold,
+        seed,
+        scores,
+        accepted,
+        members,
+        cohorts,
+        problems,
+        shown,
+        unaligned,
     )
 
 
@@ -210,9 +226,12 @@ def _without_rounding(threshold: Threshold, pairs: FacePairs, earlier: dict[str,
 
 
 def _embed_images(
-    pair: PairSimilarity, pairs: FacePairs, show_progress: bool
+    pair: PairSimilarity, pairs: FacePairs, unaligned: dict[str, str], show_progress: bool
 ) -> tuple[dict[torch.Size, dict[str, Tensor]], dict[str, str]]:
-    """Embeddings ``(D,)`` by image size and name, and why images could not be read or embedded."""
+    """Embeddings ``(D,)`` by image size and name, and why images could not be read or embedded.
+
+    ``unaligned`` gets what images look like that fail their check, by name.
+    """
     embeddings: dict[torch.Size, dict[str, Tensor]] = {}
     unreadable: dict[str, str] = {}
     device = device_of(pair)
@@ -230,6 +249,12 @@ def _embed_images(
                 answers, failed = _embedded(pair, batch, device)
                 embeddings.setdefault(shape, {}).update(answers)
                 unreadable.update(failed)
+                checks = check_faces(torch.stack(list(batch.values())), pair.alignment)
+                unaligned.update(
+                    (name, check.looks)
+                    for name, check in zip(batch, checks, strict=False)
+                    if not check.passed
+                )
             bar.update(len(images) + len(unread))
     return embeddings, unreadable
 

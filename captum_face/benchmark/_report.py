@@ -64,7 +64,7 @@ def render_report(
     parts = [
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>captum_face: {name}</title>",
         f"<style>{_STYLE}</style></head><body><h1>Which explanations of {name} can be trusted?</h1>",
-        _facts(result, pair_rows),
+        _facts(result, pairs, pair_rows),
         "<h2>Every metric on the pairs it is meant for</h2>",
         "<p>Mean over pairs, below it the 95 % bootstrap interval. The best value of a column is marked. "
         "<span class='yes'>✓</span>: better than both null baselines, the interval of the paired difference "
@@ -90,7 +90,7 @@ def render_report(
     return "\n".join(part for part in parts if part)
 
 
-def _facts(result: BenchmarkResult, pair_rows: Sequence[Mapping[str, Any]]) -> str:
+def _facts(result: BenchmarkResult, pairs: FacePairs, pair_rows: Sequence[Mapping[str, Any]]) -> str:
     scored = [row for row in pair_rows if not math.isnan(row["score"])]
     scores, same = [row["score"] for row in scored], [row["same"] for row in scored]
     config, accepted = result.config, [row["accepted"] for row in scored]
@@ -110,6 +110,11 @@ def _facts(result: BenchmarkResult, pair_rows: Sequence[Mapping[str, Any]]) -> s
         )
     if len(scored) < len(pair_rows):
         facts.append(f"<b>{len(pair_rows) - len(scored)} pairs could not be scored</b>, see the failures")
+    if result.unaligned:
+        facts.append(
+            f"<b>{len(result.unaligned)} of {len(pairs.image_names)} images do not look like aligned "
+            "faces</b>; the column <code>unaligned</code> of pairs.csv says which, and all are measured"
+        )
     if result.failures:
         facts.append(f"<b>{len(result.failures)} failures</b>, listed below")
     return f"<ul>{''.join(f'<li>{fact}</li>' for fact in facts)}</ul>"

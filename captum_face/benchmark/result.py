@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ class BenchmarkResult:
     config: dict[str, Any]  #: everything that defines the run
     failures: list[str]  #: what failed, one line for each pair and method
     n_reused: int  #: values, of a method by a metric on a pair, that an earlier run had left in the folder
+    #: What images look like that fail their check (:func:`~captum_face.data.check_faces`), by name. They are
+    #: measured like all others.
+    unaligned: dict[str, str] = field(default_factory=dict)
 
     @property
     def n_computed(self) -> int:

@@ -219,10 +219,13 @@ def _write_tables(
             "score": float("nan") if (score := plan.scores[index]) is None else score,
             "accepted": int(plan.accepted[index]),
             "cohort": plan.members[index] or "",
+            "unaligned": " ".join(
+                side for side, name in zip("ab", (image_a, image_b), strict=True) if name in plan.unaligned
+            ),
         }
         for index, (image_a, image_b) in enumerate(plan.pairs.names)
     ]
-    result = BenchmarkResult(folder, rows, curves, config, failures, n_reused)
+    result = BenchmarkResult(folder, rows, curves, config, failures, n_reused, plan.unaligned)
     write_config(folder / "config.json", config)
     write_text(folder / "pairs.csv", to_csv(pair_rows))
     write_text(folder / "metrics.csv", to_csv([flat(row, plan.threshold, plan.seed) for row in rows]))

@@ -120,6 +120,12 @@ def benchmark(
         return
     show_first((f"failed: {line}" for line in result.failures), "report")
     click.echo(result.text())
+    if result.unaligned:
+        click.echo(
+            f"{len(result.unaligned)} of {len(pairs.image_names)} images do not look like aligned faces: see "
+            "the column unaligned of pairs.csv. Give --alignment none if the model expects another alignment "
+            "than ArcFace's"
+        )
     if result.n_reused:
         click.echo(f"{result.n_computed} values computed, {result.n_reused} reused from {output}")
     click.echo(f"Report: {output / 'report.html'}")

@@ -14,7 +14,7 @@ images = {
     "turned": face.rot90(1, (2, 3)),
     "upside down": face.flip(2, 3),
     "two faces": torch.nn.functional.interpolate(torch.cat([face, face], 3), (112, 112), mode="area"),
-    "no face": torch.rand(1, 3, 14, 14, generator=torch.Generator().manual_seed(0)),
+    "no face": torch.rand(1, 3, 28, 28, generator=torch.Generator().manual_seed(0)),
 }
 figure, axes = plt.subplots(1, len(images), figsize=(10, 2.4), layout="constrained")
 for axis, (name, image) in zip(axes, images.items(), strict=True):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.utils import save_image
 
 from captum_face import FGGB, METHODS, EachSide, PairSimilarity
 from captum_face.attr import method, on_sides
@@ -23,7 +24,7 @@ from captum_face.benchmark import run as run_module
 from captum_face.benchmark._plan import own_seed
 from captum_face.benchmark._records import Recorder, read_records
 from captum_face.benchmark._tables import metric_rows, subsets
-from captum_face.data import read_csv, synthetic_pairs
+from captum_face.data import read_csv, render_faces, synthetic_pairs
 from captum_face.engines.cohort import People, choose_cohort
 from captum_face.models import load_pair
 
@@ -76,6 +77,22 @@ def test_a_run_writes_its_tables(finished, pair, pairs):
         expected = [float(pair(a[None], b[None])) for a, b, _ in pairs]
     assert scores == pytest.approx(expected, rel=1e-4)
     assert pair.threshold == pytest.approx(load_pair("synthetic").threshold)
+
+
+def test_images_that_are_no_aligned_faces_are_counted(pair, tmp_path):
+    faces = [*render_faces(3), render_faces(4)[3].flip(1)]
+    for index, face in enumerate(faces):
+        save_image(face, tmp_path / f"{index}.png")
+    lines = ["image_a,image_b,same", "0.png,1.png,0", "2.png,3.png,0", "0.png,2.png,0"]
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    pairs = read_csv(tmp_path / "list.csv")
+    metrics = {"metrics": "deletion_black", "methods": "saliency", "threshold": 0.5, "examples": 0}
+    result = benchmark(pair, pairs, tmp_path / "out", **metrics)
+    assert list(result.unaligned) == ["3.png"]
+    assert [row["unaligned"] for row in rows_of(tmp_path / "out", "pairs.csv")] == ["", "b", ""]
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "1 of 4 images do not look like aligned faces" in report
+    assert {row["n_failed"] for row in rows_of(tmp_path / "out")} == {"0"}
 
 
 def test_means_are_those_of_the_curves_and_of_a_loop(finished, pair, pairs):

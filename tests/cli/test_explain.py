@@ -253,3 +253,31 @@ def test_real_pair(shared, folder):
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert summary(folder, "fggb")["decision"] == "same person"
+
+
+def test_images_that_are_no_aligned_faces_are_named_once(folder):
+    Image.open("b.png").transpose(Image.Transpose.FLIP_TOP_BOTTOM).save("flipped.png")
+    arguments = (
+        "explain", "a.png", "flipped.png", "--model", "own_models:build", "--threshold", "0.5",
+        "--method", "xssab", "--method", "saliency", "--output", "out",
+    )  # fmt: skip
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("flipped.png does not look like a face in ArcFace's alignment") == 1
+    assert "a.png does not" not in result.output
+    assert "give --alignment none if it expects another" in result.output
+    assert not summary(folder, "xssab")["checks"]["image_b"]["passed"]
+    result = run(*arguments, "--alignment", "none")
+    assert result.exit_code == 0, result.output
+    assert "does not look like" not in result.output
+    assert summary(folder, "xssab")["checks"] == {}
+    result = run(*arguments, "--alignment", "dlib")
+    assert result.exit_code != 0
+    assert "unknown alignment 'dlib': expected one of arcface, none" in result.output
+
+
+def test_the_alignment_of_a_finished_pair_can_be_overruled(folder):
+    assert load_pair("own_models:build_pair").alignment == "arcface"
+    assert load_pair("own_models:build_pair", alignment="none").alignment is None
+    assert load_pair("own_models:build", preprocess="facenet").alignment is None
+    assert load_pair("own_models:build", preprocess="facenet", alignment="arcface").alignment == "arcface"

@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from captum_face import METHODS, PairSimilarity, explain, identify
+from captum_face.data import render_faces
 from captum_face.data.images import load_image
 from tests.attr.test_contract import FAST, same_state, state
+from tests.conftest import small_net
 
 SIZE = (14, 18)  # width and height: not square
 
@@ -223,3 +225,24 @@ def test_a_real_person_is_found(real_pair, shared):
     found = identify(real_pair, crops / "010_1.png", gallery, "xssab", top_k=2)
     assert found.matches[0].name.endswith("010_2.png")
     assert found.decision
+
+
+def test_a_probe_and_a_match_that_are_no_aligned_faces_are_told(tmp_path):
+    faces = render_faces(4)
+    pair = PairSimilarity(small_net().eval(), threshold=0.5)
+    gallery = torch.cat([faces[1:3], faces[3:].flip(2)])
+    found = identify(pair, faces[:1], gallery, "saliency", names=["ann", "bob", "flipped"])
+    assert found.check.passed
+    assert found.remarks == found.failed_checks
+    (topic,) = found.failed_checks
+    rank = int(topic.removeprefix("match_"))
+    assert found.matches[rank - 1].name == "flipped"
+    assert found.failed_checks[topic].startswith(f"match {rank} (flipped) does not look like a face")
+    assert "does not look like" in found.plot().get_suptitle()
+    summary = json.loads(found.save(tmp_path)["summary"].read_text())
+    assert summary["check"]["passed"]
+    assert [match["check"]["passed"] for match in summary["matches"]].count(False) == 1
+    again = identify(pair, faces[:1].flip(2), gallery, "saliency")
+    assert "probe does not look like a face" in again.failed_checks["probe"]
+    pair.alignment = None
+    assert identify(pair, faces[:1].flip(2), gallery, "saliency").failed_checks == {}
