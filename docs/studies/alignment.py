@@ -5,8 +5,9 @@
 Every row is a change of the crops of one half of the people. What was drawn and set by hand in the check was
 set with the crops of ``choose`` (odd numbers), none with those of ``report``. ``alarms`` are images that
 fail: false alarms in the first rows, detections below. ``named`` is the share of all images of the row that
-fail and are told what was done to them, ``misnamed`` that are told something else. ``edges`` are the alarms of the test that the check replaced: the
-correlation of edges with the mean of eight other crops is below 0.15."""
+fail and are told what was done to them, ``misnamed`` that are told something else. ``edges`` are the alarms
+of the test that the check replaced: the correlation of edges with the mean of eight other crops is below
+0.15."""
 
 from __future__ import annotations
 
@@ -110,7 +111,7 @@ def rows(crops: Tensor, photos: Tensor) -> Iterator[Row]:
             changed(crops, degrees=degrees),
             ("upside down" if degrees == 180 else f"{turned}degrees clockwise"),
         )
-    yield "upside down (mirrored)", crops.flip(2), ""
+    yield "upside down (mirrored)", crops.flip(2), "upside down"
     for scale in (0.5, 0.8, 1.25, 2):
         yield f"scaled by {scale}", changed(crops, scale=scale), "too large" if scale > 1 else "too small"
     two = torch.cat([crops, crops.roll(1, 0)], 3)
