@@ -21,7 +21,7 @@ from captum_face.data.alignment import check_faces
 from captum_face.data.pairs import FacePairs
 from captum_face.engines.cohort import People, choose_cohort
 from captum_face.metrics.verification import eer
-from captum_face.pair.embedding import read_images
+from captum_face.pair.embedding import device_of, read_images
 from captum_face.pair.passes import default_batch_size
 from captum_face.pair.scores import Threshold, threshold_source
 from captum_face.pair.similarity import PairSimilarity
@@ -311,10 +311,6 @@ def own_seed(seed: int, *names: str) -> int:
     """A seed of an image's or a pair's own, whatever else is in the run and whoever computes it."""
     digest = hashlib.sha256("\0".join((str(seed), *names)).encode()).digest()
     return int.from_bytes(digest[:4], "big")
-
-
-def device_of(pair: PairSimilarity) -> torch.device:
-    return next(pair.parameters(), torch.empty(0)).device
 
 
 def _digest(pair: PairSimilarity) -> str:

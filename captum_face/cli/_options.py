@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from captum_face._validation import require_choice
 from captum_face.attr.each_side import EachSide, require_layer
 from captum_face.attr.spec import MethodSpec
 from captum_face.data import FacePairs, read_bin, read_pairs, synthetic_pairs
-from captum_face.pair.passes import require_batch_size
+from captum_face.pair.passes import batches_of, require_batch_size
 from captum_face.pair.scores import Threshold, threshold_source
-from captum_face.pair.similarity import PairSimilarity
+from captum_face.pair.similarity import PRECISIONS, PairSimilarity
 from captum_face.results._saving import file_name
 
 __all__ = [
@@ -26,14 +28,19 @@ __all__ = [
     "alignment_option",
     "check_file_names",
     "check_methods",
+    "device_option",
     "model_options",
     "named_methods",
+    "on_terminal",
     "output_folder_option",
     "pairs_options",
+    "precision_option",
     "progress_option",
     "read_listed_pairs",
+    "ready",
     "refuse_thresholds",
     "require_figure_path",
+    "running_options",
     "score_option",
     "show_failed_checks",
     "show_first",
@@ -73,6 +80,73 @@ def model_options(command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def _remember(context: click.Context, option: click.Parameter, value: Any) -> None:
+    context.meta[f"{__name__}.{option.name}"] = value
+
+
+device_option = click.option(
+    "--device",
+    expose_value=False,
+    callback=_remember,
+    help="Such as cpu, cuda or cuda:1.  [default: cuda where there is one]",
+)
+
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    expose_value=False,
+    callback=_remember,
+    help="What the model computes in; all but float32 change maps.  [default: float32]",
+)
+
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    expose_value=False,
+    callback=_remember,
+    help="Images in one pass, unless the text of a method says it.  [default: what suits the device]",
+)
+
+
+def running_options(command: Command) -> Command:
+    """``--device``, ``--precision`` and ``--batch-size`` where a command runs a model; see :func:`ready`."""
+    return device_option(precision_option(batch_size_option(command)))
+
+
+def ready(pair: PairSimilarity, local_rank: int = 0) -> PairSimilarity:
+    """The pair wrapper as the options above want it, until the command ends.
+
+    Args:
+        pair: The wrapper; it is changed.
+        local_rank: Number of this process on its machine: each has a GPU of its own.
+
+    Raises:
+        ValueError: no such device.
+    """
+    context = click.get_current_context()
+    device, precision, batch_size = (
+        context.meta.get(f"{__name__}.{name}") for name in ("device", "precision", "batch_size")
+    )
+    context.with_resource(batches_of(batch_size))
+    if precision is not None:
+        pair.precision = precision
+    return pair.to(_device(device, local_rank))
+
+
+def _device(name: str | None, local_rank: int) -> torch.device:
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"expected a device that is there, got {name} with {torch.cuda.device_count()} GPUs: {reason}"
+        ) from error
+    return chosen
 
 
 def pairs_options(command: Command) -> Command:
@@ -268,9 +342,14 @@ def check_file_names(specs: Sequence[MethodSpec]) -> None:
             )
 
 
+def on_terminal() -> bool:
+    """Whether somebody sees progress bars: they are no part of what goes into a file or a pipe."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def progress_option(spec: MethodSpec) -> dict[str, Any]:
-    """A progress bar, unless the method's text says otherwise."""
-    return {} if "show_progress" in spec.options else {"show_progress": True}
+    """A progress bar on a terminal, unless the method's text says otherwise."""
+    return {} if "show_progress" in spec.options else {"show_progress": on_terminal()}
 
 
 def require_figure_path(path: Path) -> None:

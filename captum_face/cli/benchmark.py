@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import torch
 
 from captum_face.benchmark import benchmark as run_benchmark
 from captum_face.benchmark._distribution import distributed
@@ -15,8 +14,11 @@ from captum_face.cli._options import (
     check_methods,
     model_options,
     named_methods,
+    on_terminal,
     pairs_options,
     read_listed_pairs,
+    ready,
+    running_options,
     score_option,
     show_first,
     threshold_option,
@@ -55,7 +57,7 @@ __all__ = ["benchmark"]
 @click.option(
     "--examples", type=click.IntRange(min=0), default=4, show_default=True, help="Pairs shown in the report."
 )
-@click.option("--device", help="Such as cpu or cuda.  [default: cuda where there is one]")
+@running_options
 @click.option(
     "--output",
     required=True,
@@ -79,7 +81,6 @@ def benchmark(
     protocols: tuple[str, ...],
     seed: int,
     examples: int,
-    device: str | None,
     output: Path,
 ) -> None:
     """Measure methods on many pairs: which maps are better than maps that explain nothing?
@@ -104,7 +105,7 @@ def benchmark(
     check_methods(named, pair)
     with distributed() as (rank, local_rank):
         result = run_benchmark(
-            pair.to(_chosen_device(device, local_rank)),
+            ready(pair, local_rank),
             pairs,
             output,
             methods=methods or ("all",),
@@ -114,7 +115,7 @@ def benchmark(
             seed=seed,
             examples=examples,
             model_name=model,
-            show_progress=True,
+            show_progress=on_terminal(),
         )
     if rank != 0:
         return
@@ -129,13 +130,3 @@ def benchmark(
     if result.n_reused:
         click.echo(f"{result.n_computed} values computed, {result.n_reused} reused from {output}")
     click.echo(f"Report: {output / 'report.html'}")
-
-
-def _chosen_device(device: str | None, local_rank: int) -> torch.device:
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    # Each process of a machine has an accelerator of its own.
-    chosen = torch.device(f"cuda:{local_rank}" if device == "cuda" else device)
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"expected a device that is there, got {chosen} of {torch.cuda.device_count()} GPUs")
-    return chosen

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from captum_face.cli._options import require_figure_path
+from captum_face.cli._options import on_terminal, ready, require_figure_path, running_options
 from captum_face.data import synthetic
 from captum_face.figures import show_comparison
 from captum_face.models import load_pair
+from captum_face.pair.embedding import device_of
 from captum_face.results.explanation import explain
 
 __all__ = ["DEMO_PARTS", "demo"]
@@ -42,6 +43,7 @@ DEMO_PARTS = ("brows", "eyes", "mouth")
     show_default=True,
     help="Seed of the synthetic faces, and of the methods that draw random numbers.",
 )
+@running_options
 def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
     """Explain a synthetic pair whose changed parts are known.
 
@@ -52,11 +54,12 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
     started = time.perf_counter()
     require_figure_path(output)
     faces = synthetic.pair(seed, changed=changed)
-    pair = load_pair("synthetic")
+    pair = ready(load_pair("synthetic"))
+    image_a, image_b = (image.to(device_of(pair)) for image in (faces.image_a, faces.image_b))
     masks = (faces.mask_a, faces.mask_b)
     seeded: dict[str, Any] = {"seed": seed}
     explanations = [
-        explain(pair, faces.image_a, faces.image_b, method=method, show_progress=True, **options)
+        explain(pair, image_a, image_b, method=method, show_progress=on_terminal(), **options)
         for method, options in (
             ("fggb", {}),
             ("corrrise", seeded),

@@ -18,7 +18,9 @@ from captum_face.cli._options import (
     named_methods,
     output_folder_option,
     progress_option,
+    ready,
     refuse_thresholds,
+    running_options,
     score_option,
     show_failed_checks,
     smooth_option,
@@ -29,6 +31,7 @@ from captum_face.cli._options import (
 from captum_face.data.images import load_image
 from captum_face.figures import show_comparison
 from captum_face.models import load_pair
+from captum_face.pair.embedding import device_of
 from captum_face.results.explanation import Explanation
 from captum_face.results.explanation import explain as explain_pair
 
@@ -49,6 +52,7 @@ __all__ = ["explain"]
     metavar=METHOD,
     help="A method with its options, or all; repeatable.  [default: fggb]",
 )
+@running_options
 @smooth_option
 @output_folder_option
 def explain(
@@ -81,17 +85,19 @@ def explain(
     specs = list({spec.label: spec for spec in (*registered, *named)}.values())
     check_file_names(specs)
     images = [load_image(path) for path in (image_a, image_b)]
-    pair = load_pair(
-        model,
-        weights=weights,
-        preprocess=preprocess,
-        score=score,
-        threshold=threshold,
-        alignment=alignment,
+    pair = ready(
+        load_pair(
+            model,
+            weights=weights,
+            preprocess=preprocess,
+            score=score,
+            threshold=threshold,
+            alignment=alignment,
+        )
     )
     check_methods(named, pair)
     with pair.frozen(), torch.no_grad():
-        pair(*images)
+        pair(*(image.to(device_of(pair)) for image in images))
     writable(output)
     explanations: list[Explanation] = []
     for spec in specs:

@@ -15,7 +15,9 @@ from captum_face.cli._options import (
     model_options,
     output_folder_option,
     progress_option,
+    ready,
     refuse_thresholds,
+    running_options,
     score_option,
     show_failed_checks,
     show_first,
@@ -47,6 +49,7 @@ __all__ = ["identify"]
 )
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Matches to explain.")
 @click.option("--both", is_flag=True, help="Also explain each match's own image.")
+@running_options
 @smooth_option
 @output_folder_option
 def identify(
@@ -79,13 +82,15 @@ def identify(
             f"expected an output folder outside the gallery, got {output} in {gallery}: its figure would be "
             "searched the next time; choose another --output"
         )
-    pair = load_pair(
-        model,
-        weights=weights,
-        preprocess=preprocess,
-        score=score,
-        threshold=threshold,
-        alignment=alignment,
+    pair = ready(
+        load_pair(
+            model,
+            weights=weights,
+            preprocess=preprocess,
+            score=score,
+            threshold=threshold,
+            alignment=alignment,
+        )
     )
     check_methods([spec], pair)
     writable(output)

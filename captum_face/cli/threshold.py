@@ -10,8 +10,11 @@ import click
 from captum_face._files import write_text
 from captum_face.cli._options import (
     model_options,
+    on_terminal,
     pairs_options,
     read_listed_pairs,
+    ready,
+    running_options,
     score_option,
     writable,
 )
@@ -27,6 +30,7 @@ __all__ = ["threshold"]
 @pairs_options
 @model_options
 @score_option
+@running_options
 @click.option("--far", type=float, required=True, help="The false match rate to allow, such as 0.01.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap, and of synthetic pairs.")
 @click.option(
@@ -57,9 +61,9 @@ def threshold(
     require_far(far, int((~pairs.same).sum()))
     if output is not None:
         writable(output.parent)
-    pair = load_pair(model, weights=weights, preprocess=preprocess, score=score)
+    pair = ready(load_pair(model, weights=weights, preprocess=preprocess, score=score))
     people = listed_people(pairs)
-    scores = pair_scores(pair, pairs, show_progress=True)
+    scores = pair_scores(pair, pairs, show_progress=on_terminal())
     found = operating_point(scores, pairs.same, far, people=people, seed=seed)
     if output is not None:
         summary = found.summary() | {

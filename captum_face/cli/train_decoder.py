@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from captum_face.cli._options import model_options, require_figure_path, show_first, writable
+from captum_face.cli._options import (
+    device_option,
+    model_options,
+    on_terminal,
+    precision_option,
+    ready,
+    require_figure_path,
+    show_first,
+    writable,
+)
 from captum_face.data import read_faces, render_faces
 from captum_face.decoder import (
     DecoderReport,
@@ -18,6 +27,7 @@ from captum_face.decoder import (
 from captum_face.decoder import train_decoder as train
 from captum_face.figures import show_reconstructions
 from captum_face.models import load_pair
+from captum_face.pair.embedding import device_of
 
 __all__ = ["train_decoder"]
 
@@ -32,6 +42,8 @@ __all__ = ["train_decoder"]
     "--synthetic", type=click.IntRange(min=1), help="Number of rendered people to use instead of images."
 )
 @model_options
+@device_option
+@precision_option
 @click.option(
     "--output",
     required=True,
@@ -82,13 +94,14 @@ def train_decoder(
     if figure is not None:  # before hours of training, not after
         require_figure_path(figure)
     writable(output.parent)
-    pair = load_pair(model, weights=weights, preprocess=preprocess)
+    pair = ready(load_pair(model, weights=weights, preprocess=preprocess))
     people: list[str] | None = None
     if images is not None:
         faces, people, left_out = read_faces(images)
         show_first(f"left out: {name}: {reason}" for name, reason in left_out.items())
     else:
         faces = render_faces(synthetic or 0, seed)
+    faces = faces.to(device_of(pair))
     settings = DecoderSettings(
         seed=seed,
         steps=steps,
@@ -107,9 +120,9 @@ def train_decoder(
             )
         click.echo("Found the finished decoder of this training; nothing was trained.")
     else:
-        train(pair, faces, people=people, settings=settings, checkpoint=checkpoint, show_progress=True).save(
-            output
-        )
+        train(
+            pair, faces, people=people, settings=settings, checkpoint=checkpoint, show_progress=on_terminal()
+        ).save(output)
     decoder = load_decoder(output)
     if figure is not None:
         _, held = split_people(people, len(faces), settings)

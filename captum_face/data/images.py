@@ -90,10 +90,11 @@ def load_image(source: str | Path | Image.Image | np.ndarray, *, channels: str |
     return tensor
 
 
-def single_image(image: AnyImage, channels: str | None = None) -> Tensor:
+def single_image(image: AnyImage, channels: str | None = None, device: torch.device | None = None) -> Tensor:
     """One image with its batch dimension: tensors as they are, all else as :func:`load_image` reads it.
 
-    ``channels`` is the order of numpy arrays; a file that is compared with one says its order itself.
+    ``channels`` is the order of numpy arrays; a file that is compared with one says its order itself. What is
+    read comes to ``device``.
 
     Raises:
         ValueError: ``channels`` with a tensor.
@@ -105,7 +106,7 @@ def single_image(image: AnyImage, channels: str | None = None) -> Tensor:
                 "turn one of BGR over with image.flip(-3)"
             )
         return image[None] if image.ndim == 3 else image
-    return load_image(image, channels=channels if isinstance(image, np.ndarray) else None)
+    return load_image(image, channels=channels if isinstance(image, np.ndarray) else None).to(device)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

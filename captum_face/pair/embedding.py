@@ -17,6 +17,7 @@ from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 
 __all__ = [
+    "device_of",
     "embed_gallery",
     "embed_once",
     "gallery_scores",
@@ -31,6 +32,11 @@ Read = TypeVar("Read")
 
 _CHUNK = 2**24
 """Values in one product of embeddings, 64 MB: all probes against all of a large gallery would not fit."""
+
+
+def device_of(pair: PairSimilarity) -> torch.device:
+    """Where the model lies; the CPU for one without parameters."""
+    return next(pair.parameters(), torch.empty(0)).device
 
 
 def read_ahead(read: Callable[[Item], Read], items: Sequence[Item]) -> Iterator[tuple[Item, Read]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from captum_face._validation import require_positive_int
 __all__ = [
     "BATCH_OPTIONS",
     "BatchSize",
+    "batches_of",
     "cheapest_batch_size",
     "default_batch_size",
     "digest",
@@ -33,6 +35,20 @@ BATCH_OPTIONS = {
 }
 
 
+_chosen: int | None = None  # what a command line says for its whole run
+
+
+@contextmanager
+def batches_of(size: int | None) -> Iterator[None]:
+    """While it lasts, :func:`default_batch_size` is ``size`` unless that is None; for the whole process."""
+    global _chosen
+    before, _chosen = _chosen, size
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
 def default_batch_size(device: torch.device, precision: str = "float32") -> int:
     """Images in one forward or backward pass of a face network.
 
@@ -40,6 +56,8 @@ def default_batch_size(device: torch.device, precision: str = "float32") -> int:
     sample costs about the same (``docs/studies/speed.py --only batch`` compares). Units for bfloat16 are
     fed by larger matrices, and autocast reads all weights once a pass: 16. Accelerators want many.
     """
+    if _chosen is not None:
+        return _chosen
     for_thread = 16 if precision == "bfloat16" else 4
     return min(for_thread * torch.get_num_threads(), 64) if device.type == "cpu" else 64
 

@@ -22,6 +22,7 @@ from captum_face.data.images import AnyImage, single_image
 from captum_face.figures.explanation import show_explanation
 from captum_face.maps.regions import TEMPLATE_SIZE, region_shares
 from captum_face.maps.signed import pixel_map
+from captum_face.pair.embedding import device_of
 from captum_face.pair.scores import Threshold, decision_text, decision_word, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.results._loading import as_image, read_saved
@@ -314,7 +315,9 @@ def explain(
     spec, attribution, options = prepared_method(pair, method, options)
     if names is not None and len(names) != 2:
         raise ValueError(f"expected names for two images, got {names!r}")
-    images = require_pair(tuple(single_image(image, channels) for image in (image_a, image_b)))
+    images = require_pair(
+        tuple(single_image(image, channels, device_of(pair)) for image in (image_a, image_b))
+    )
     if len(images[0]) != 1 or len(images[1]) != 1:
         raise ValueError(
             f"expected one pair, got batches of {len(images[0])} and {len(images[1])}; explain them one by "

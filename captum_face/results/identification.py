@@ -23,7 +23,7 @@ from captum_face.data.faces import image_files
 from captum_face.data.images import AnyImage, image_size, single_image
 from captum_face.figures.identification import show_identification
 from captum_face.maps.signed import pixel_map
-from captum_face.pair.embedding import gallery_scores, read_images
+from captum_face.pair.embedding import device_of, gallery_scores, read_images
 from captum_face.pair.passes import BatchSize, require_batch_size
 from captum_face.pair.scores import decision_text, threshold_source
 from captum_face.pair.similarity import PairSimilarity
@@ -318,7 +318,7 @@ def identify(
     spec, attribution, options = prepared_method(pair, method, options)
     require_positive_int(top_k, "top_k")
     require_batch_size(batch_size, "batch_size")
-    image = require_images(single_image(probe, channels), "probe")
+    image = require_images(single_image(probe, channels, device_of(pair)), "probe")
     if len(image) != 1:
         raise ValueError(f"expected one probe (1, C, H, W), got {tuple(image.shape)}; give them one by one")
     own_file = Path(probe) if isinstance(probe, (str, Path)) else None

@@ -1,0 +1,86 @@
+"""Options that all commands share which run a model."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import click
+import pytest
+import torch
+
+from captum_face import PairSimilarity
+from captum_face.cli import COMMANDS, main
+from captum_face.pair.passes import default_batch_size
+from tests.cli.conftest import run
+
+RUNNING = {*COMMANDS} - {"methods"}
+PAIR = ("explain", "a.png", "b.png", "--model", "own_models:build", "--output", "out")
+
+
+@pytest.mark.parametrize("command", sorted(RUNNING))
+def test_all_commands_that_run_a_model_have_them(command):
+    with click.Context(main) as context:
+        found = main.get_command(context, command)
+    names = {name for option in found.params for name in option.opts}
+    assert names >= {"--device", "--precision", "--batch-size"}
+
+
+def test_precision_and_batch_size_reach_the_model(folder, monkeypatch):
+    seen = []
+    forward = PairSimilarity.embed
+
+    def watched(pair, images, *arguments, **options):
+        seen.append((pair.precision, default_batch_size(images.device)))
+        return forward(pair, images, *arguments, **options)
+
+    monkeypatch.setattr(PairSimilarity, "embed", watched)
+    rule = default_batch_size(torch.device("cpu"))
+    result = run(*PAIR, "--method", "corrrise:n_masks=6", "--precision", "bfloat16", "--batch-size", "3")
+    assert result.exit_code == 0, result.output
+    assert ("bfloat16", 3) in seen
+    summary = json.loads((folder / "out" / "corrrise_n_masks=6.json").read_text("utf-8"))
+    assert summary["protocol"]["precision"] == "bfloat16"
+    assert default_batch_size(torch.device("cpu")) == rule  # for that run alone
+
+
+def test_images_in_one_pass(folder, monkeypatch):
+    """The maps are those of any other size, and no pass is larger."""
+    (folder / "counting.py").write_text(
+        "from tests.conftest import small_net\n"
+        "sizes = []\n"
+        "def build():\n"
+        "    net = small_net()\n"
+        "    net.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))\n"
+        "    return net\n"
+    )
+    result = run(
+        "explain", "a.png", "b.png", "--model", "counting:build", "--method", "corrrise:n_masks=9",
+        "--batch-size", "2", "--output", "out",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert max(sys.modules["counting"].sizes) == 2
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "quantum", "xpu:7"])
+def test_devices_that_are_not_there(folder, device):
+    result = run(*PAIR, "--device", device)
+    assert result.exit_code == 1
+    assert f"expected a device that is there, got {device}" in result.output
+    assert not (folder / "out").exists()
+
+
+def test_progress_bars_on_a_terminal_alone(folder, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    arguments = [*PAIR, "--method", "corrrise:n_masks=6"]
+    assert "%|" not in run(*arguments).output
+    for stream, bars in ((Terminal(), True), (io.StringIO(), False)):
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stderr", stream)
+            with pytest.raises(SystemExit):
+                main(arguments)
+        assert ("%|" in stream.getvalue()) == bars
