@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from captum_face.benchmark import METRICS, Metric
+from captum_face.benchmark import METRICS, BenchmarkResult, Metric
 from captum_face.benchmark._tables import _interval, flat, metric_rows, subsets, to_csv
 
 
@@ -124,3 +125,38 @@ def test_sanity_metrics_name_their_protocol():
     }  # fmt: skip
     assert METRICS["infidelity"].definition()["n_perturb_samples"] == 50
     assert METRICS["randomization"].definition()["n_steps"] == 1
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 132, 1000])
+def test_the_text_fits_the_terminal_and_loses_nothing(width, tmp_path, monkeypatch):
+    long = "morph_gradients:n_points=16,smooth=5"
+    methods, names = ["fggb", long, "random", "center"], [*METRICS][:8]
+    values = {(method, name): i / 1000 for i, (method, name) in enumerate(itertools.product(methods, names))}
+    found = [
+        {
+            "method": method,
+            "pair": pair,
+            "measured": {name: {"value": values[method, name], "curve": []} for name in names},
+            "errors": {},
+        }
+        for method in methods
+        for pair in range(2)
+    ]
+    groups = subsets([True, False], [True, False])
+    listed = metric_rows(found, methods, [METRICS[name] for name in names], groups, 0)
+    result = BenchmarkResult(tmp_path, listed, [], {}, [], 0)
+    text = result.text(width)
+    assert max(map(len, text.splitlines())) <= width
+    # Read again, by the heads of the tables: each value stands below its metric and beside its method.
+    read = {}
+    for table in text.split("\n\n"):
+        head, *lines = table.splitlines()
+        rest = " ".join(lines).split()
+        while rest:
+            method = rest.pop(0)
+            for name in head.split()[1:]:
+                read[method, name] = float(rest.pop(0))
+    assert read == values
+    assert (text.count("\n\n") == 0) == (width == 1000)
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert result.text() == text
