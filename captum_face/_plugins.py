@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
+from captum_face._notebook import paragraphs, table
 from captum_face._validation import require_choice
 
 __all__ = ["Registry"]
@@ -27,10 +28,13 @@ class Registry(Mapping[str, T], Generic[T]):
         group: The entry-point group, such as ``"captum_face.methods"``.
         check: Raises an error that says what is wrong with an entry that a plug-in brings; called with its
             name and the entry.
+        facts: Attributes of an entry that a notebook shows beside its name, in a table.
     """
 
-    def __init__(self, what: str, group: str, check: Callable[[str, T], None]) -> None:
-        self.what, self.group, self.check = what, group, check
+    def __init__(
+        self, what: str, group: str, check: Callable[[str, T], None], facts: Sequence[str] = ()
+    ) -> None:
+        self.what, self.group, self.check, self.facts = what, group, check, facts
         self._own: dict[str, T] = {}
         self._loaded: dict[str, T] = {}
         self._found: dict[str, EntryPoint] | None = None
@@ -89,6 +93,13 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} {self.what}s: {', '.join(self)}>"
+
+    def _repr_html_(self) -> str:
+        rows = ([name, *(getattr(entry, fact, None) for fact in self.facts)] for name, entry in self.items())
+        return table([self.what, *self.facts], rows) + paragraphs(self.problems)
 
     def _plugins(self) -> dict[str, EntryPoint]:
         """Entry points by name; a second one of a name is a problem."""

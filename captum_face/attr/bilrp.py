@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from captum_face._progress import progress_bar
 from captum_face._validation import require_positive_int
 from captum_face.attr.base import on_sides
 from captum_face.attr.lrp import RelevanceAttribution
@@ -158,7 +158,7 @@ class BiLRP(RelevanceAttribution):
         propagation, size = self._propagation(sides), sides.images_per_pass(backward=True)
         total = sum(map(len, images)) if self.projections is None else 2 * len(shares)
         result = []
-        with tqdm(total=total, desc=sides.name, disable=not sides.show_progress) as bar:
+        with progress_bar(total=total, desc=sides.name, disable=not sides.show_progress) as bar:
             # Without projections an image's maps are the same for all partners.
             known: dict[tuple[int, int], Tensor] = {}
             for row in range(len(shares)):

@@ -45,7 +45,9 @@ def require_method(name: str, entry: object) -> None:
 
 #: All methods, in the order in which tables list them; those of installed plug-ins
 #: (entry-point group ``captum_face.methods``) come last.
-METHODS: Registry[type[PairAttribution]] = Registry("method", "captum_face.methods", require_method)
+METHODS: Registry[type[PairAttribution]] = Registry(
+    "method", "captum_face.methods", require_method, ("display", "family", "needs", "passes", "source")
+)
 
 
 def method(

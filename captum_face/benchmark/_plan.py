@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from captum_face._progress import progress_bar
 from captum_face._validation import require_threshold
 from captum_face.attr.spec import MethodSpec
 from captum_face.benchmark._distribution import gathered
@@ -240,7 +240,7 @@ def _embed_images(
     with (
         pair.frozen(),
         torch.no_grad(),
-        tqdm(total=len(names), desc="embedding", disable=not show_progress) as bar,
+        progress_bar(total=len(names), desc="embedding", disable=not show_progress) as bar,
     ):
         for images, unread in read_images(pairs.image, names, size):
             unreadable.update(unread)

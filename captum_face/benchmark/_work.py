@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from captum_face._progress import progress_bar
 from captum_face.attr.spec import MethodSpec
 from captum_face.benchmark._keys import Group, Keys
 from captum_face.benchmark._plan import Plan, device_of, own_seed
@@ -50,7 +50,7 @@ def jobs(plan: Plan, groups: Sequence[Group], done: set[tuple[int, str, str]]) -
 def explain_all(plan: Plan, keys: Keys, mine: Sequence[Job], recorder: Recorder, show_progress: bool) -> None:
     """Does this process' part of what is left of a run."""
     total = sum(len(by_method) for job in mine for by_method in job.todo.values())
-    with tqdm(total=total, desc="benchmark", disable=not show_progress) as bar:
+    with progress_bar(total=total, desc="benchmark", disable=not show_progress) as bar:
         for job, scenes in read_ahead(lambda job: _scenes(plan, job.group), mine):
             for record in _explain_group(plan, keys, job, scenes):
                 recorder.write(record)

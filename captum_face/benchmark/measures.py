@@ -334,7 +334,9 @@ _OWN = (
 
 #: Every metric, in the order in which tables list them; those of installed plug-ins
 #: (entry-point group ``captum_face.metrics``) come last.
-METRICS: Registry[Metric] = Registry("metric", "captum_face.metrics", require_metric)
+METRICS: Registry[Metric] = Registry(
+    "metric", "captum_face.metrics", require_metric, ("protocol", "asks", "better", "subset")
+)
 for _metric in _OWN:
     METRICS.register(_metric.name, _metric)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from captum_face._notebook import paragraphs
 from captum_face.benchmark._tables import Row, beside_published
 from captum_face.benchmark.measures import METRICS
 
@@ -68,6 +70,11 @@ class BenchmarkResult:
                     line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
                 )
         return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        report = self.folder / "report.html"
+        where = [f"report: {report}"] if report.is_file() else [f"folder: {self.folder}"]
+        return f"<pre>{html.escape(self.text())}</pre>{paragraphs(where)}"
 
     def value(self, method: str, metric: str, subset: str | None = None) -> float:
         """The mean of one method by one metric, on the subset it is meant for unless told otherwise.

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, pad
-from tqdm.auto import tqdm
 
 from captum_face._files import write_whole
+from captum_face._progress import progress_bar
 from captum_face._validation import require_images, require_positive, require_positive_int
 from captum_face.decoder.evaluation import evaluate_decoder, warn_without_identity
 from captum_face.decoder.network import FaceDecoder, fingerprint
@@ -127,7 +127,7 @@ def train_decoder(
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 state = _resume(path, run, decoder, optimizer)
-        with tqdm(
+        with progress_bar(
             total=settings.steps, initial=state["step"], desc="train-decoder", disable=not show_progress
         ) as bar:
             for step in range(state["step"], settings.steps):

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from captum_face._progress import progress_bar
 from captum_face._validation import not_differentiable, require_baselines, require_threshold
 from captum_face.engines.masks import mask_scorer
 from captum_face.pair.passes import BatchSize, default_batch_size
@@ -194,7 +194,7 @@ class Sides:
         default_factory=dict
     )  #: see :meth:`Side.note`
     remarks: dict[str, str] = field(default_factory=dict)  #: what to say of how the maps came about, by topic
-    bar: Any = field(default_factory=lambda: tqdm(disable=True), repr=False)
+    bar: Any = field(default_factory=lambda: progress_bar(disable=True), repr=False)
 
     def __post_init__(self) -> None:
         self._embeddings: dict[bool, Tensor] = dict(self.known)
@@ -301,7 +301,7 @@ class Sides:
             For each side ``(N, C, H, W)`` on the images' device and in their dtype.
         """
         total = steps * sum(len(self.images[swapped]) for swapped in self.which)
-        with tqdm(total=total, desc=self.name, disable=not self.show_progress) as self.bar:
+        with progress_bar(total=total, desc=self.name, disable=not self.show_progress) as self.bar:
             return tuple(
                 torch.cat([self._like_images(one(side), side) for side in self._of(swapped)])
                 for swapped in self.which

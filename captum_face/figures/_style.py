@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-__all__ = ["PairFigure", "own_style"]
+__all__ = ["PairFigure", "own_style", "png_of"]
 
 # What the user's rcParams keep deciding: fonts, for names in any script; how fonts go into files; resolution.
 _USERS = (
@@ -20,6 +20,7 @@ _USERS = (
     "tk.", "macosx.", "keymap.", "figure.max_open_warning", "figure.raise_window", "date.", "docstring.",
     "timezone", "animation.",
 )  # fmt: skip
+_SCREEN = 110  # dots an inch of a picture in a notebook
 # rcParams belong to the whole process: one figure at a time is drawn in a style that is not the user's.
 _LOCK = threading.RLock()
 
@@ -57,9 +58,11 @@ class PairFigure(Figure):
             super().savefig(fname, **options)
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=_SCREEN)
-        return buffer.getvalue()
+        return png_of(self)
 
 
-_SCREEN = 110  # dots an inch of a picture in a notebook
+def png_of(figure: Figure) -> bytes:
+    """What a notebook shows of a figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_SCREEN)
+    return buffer.getvalue()

@@ -12,9 +12,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from captum_face._notebook import table
 from captum_face.maps.signed import split_attribution
 
-__all__ = ["LANDMARKS", "TEMPLATE_SIZE", "face_regions", "region_shares"]
+__all__ = ["LANDMARKS", "TEMPLATE_SIZE", "RegionShares", "face_regions", "region_shares"]
 
 #: Side of the aligned crop in pixels.
 TEMPLATE_SIZE = 112
@@ -73,7 +74,19 @@ def face_regions() -> dict[str, Tensor]:
     return regions
 
 
-def region_shares(attr: Tensor) -> dict[str, dict[str, float]]:
+class RegionShares(dict[str, dict[str, float]]):
+    """Shares by face region; a dict that a notebook shows as a table. Made by :func:`region_shares`."""
+
+    def _repr_html_(self) -> str:
+        kinds = list(next(iter(self.values()), {}))
+        rows = (
+            [region.replace("_", " "), *(f"{share[kind]:.0%}" for kind in kinds)]
+            for region, share in self.items()
+        )
+        return table(["share of", *kinds], rows)
+
+
+def region_shares(attr: Tensor) -> RegionShares:
     """How the evidence in one aligned face's map is shared among its regions.
 
     Args:
@@ -94,7 +107,7 @@ def region_shares(attr: Tensor) -> dict[str, dict[str, float]]:
         )
     maps = [split.double().cpu()[0] for split in split_attribution(attr)]
     totals = [float(m.sum()) or 1.0 for m in maps]
-    shares = {}
+    shares = RegionShares()
     for name, mask in face_regions().items():
         similar, dissimilar = (float(m[mask].sum()) / total for m, total in zip(maps, totals, strict=True))
         shares[name] = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from captum_face._progress import progress_bar
 from captum_face._validation import require_images
 from captum_face.metrics._replacing import Replacing, side_map
 from captum_face.pair.embedding import embed_gallery, gallery_scores, require_embeddings
@@ -149,7 +149,7 @@ def identification_curve(
     with (
         pair.frozen(),
         torch.no_grad(),
-        tqdm(total=n * (n_steps + 1), desc="identification", disable=not show_progress) as bar,
+        progress_bar(total=n * (n_steps + 1), desc="identification", disable=not show_progress) as bar,
     ):
         pair = accelerated(pair, probes[:1])
         size = images_per_pass(perturbations_per_eval, pair, probes[:1])

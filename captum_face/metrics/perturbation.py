@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from captum_face._progress import progress_bar
 from captum_face._validation import require_choice, require_labels, require_pair, require_threshold
 from captum_face.metrics._replacing import Replacing, side_map
 from captum_face.pair.embedding import embed_once
@@ -186,7 +186,7 @@ def perturbation_curve(
     with (
         pair.frozen(),
         torch.no_grad(),
-        tqdm(total=n * (n_steps + 1), desc="perturbation", disable=not show_progress) as bar,
+        progress_bar(total=n * (n_steps + 1), desc="perturbation", disable=not show_progress) as bar,
     ):
         pair = accelerated(pair, image_a[:1])
         size = images_per_pass(perturbations_per_eval, pair, image_a[:1])

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from captum_face._progress import progress_bar
 from captum_face._validation import require_positive_int
 from captum_face.pair.passes import BatchSize, default_batch_size, digest, in_passes, require_batch_size
 from captum_face.pair.similarity import PairSimilarity
@@ -93,7 +93,7 @@ def embed_gallery(
         pair.frozen(),
         torch.inference_mode(False),
         torch.no_grad(),
-        tqdm(total=len(gallery), desc="gallery", disable=not show_progress) as bar,
+        progress_bar(total=len(gallery), desc="gallery", disable=not show_progress) as bar,
     ):
         quick = accelerated(pair, gallery[:1])
         for part in in_passes(quick.embed, gallery, images_per_pass(batch_size, quick, gallery[:1])):
@@ -180,7 +180,7 @@ def scored(
         embeddings.append(embedded.cpu())
         waiting.clear()
 
-    with pair.frozen(), torch.no_grad(), tqdm(desc="Embedding", disable=not show_progress) as bar:
+    with pair.frozen(), torch.no_grad(), progress_bar(desc="Embedding", disable=not show_progress) as bar:
         for images, same in _entries(pairs):
             for key, load in images:
                 if key not in rows:

@@ -168,7 +168,7 @@ def _require_score(name: str, entry: object) -> None:
 
 #: The scores that ``PairSimilarity(score=...)`` and ``--score`` know by name; those of installed plug-ins
 #: (entry-point group ``captum_face.scores``) come last.
-SCORES: Registry[type[Score]] = Registry("score", "captum_face.scores", _require_score)
+SCORES: Registry[type[Score]] = Registry("score", "captum_face.scores", _require_score, ("limits",))
 for _score in (Cosine, Dot, NegativeSquaredEuclidean):
     SCORES.register(_score.name, _score)
 

@@ -520,11 +520,24 @@ class PairSimilarity(nn.Module):
         """This wrapper without its reduced precision."""
         return self if self.precision == "float32" else self.variant(precision="float32")
 
+    def __repr__(self) -> str:
+        # In one line: the network's layers are its own to show.
+        model, preprocess = _short(self.embedding_model), _short(self.preprocess)
+        return f"{type(self).__name__}({model}, preprocess={preprocess}, {self.extra_repr()})"
+
     def extra_repr(self) -> str:
         reduced = "" if self.precision == "float32" else f", precision={self.precision}"
         batch = f"max_batch_size={self.max_batch_size}"
         threshold = "None" if self.threshold is None else f"{self.threshold:g}"
         return f"score={self.score.name}, threshold={threshold}, {batch}{reduced}"
+
+
+def _short(part: object) -> str:
+    """A part of a wrapper in one line: in full if that is short and the same in every process."""
+    text = repr(part)
+    if len(text) <= 60 and "\n" not in text and " at 0x" not in text:
+        return text
+    return str(getattr(part, "__name__", type(part).__name__))
 
 
 class AgainstReference(nn.Module):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +11,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_face._files import printable
+from captum_face._notebook import paragraphs, picture, table
 from captum_face._validation import require_choice, require_pair
 from captum_face.attr.base import PairAttribution
 from captum_face.attr.spec import AnyMethod, MethodSpec
 from captum_face.data.alignment import FaceCheck, check_faces
 from captum_face.data.images import AnyImage, single_image
+from captum_face.figures._style import png_of
 from captum_face.figures.explanation import show_explanation
-from captum_face.maps.regions import TEMPLATE_SIZE, region_shares
+from captum_face.maps.regions import TEMPLATE_SIZE, RegionShares, region_shares
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.embedding import device_of
 from captum_face.pair.scores import Threshold, decision_text, decision_word, threshold_source
@@ -230,7 +229,9 @@ class Explanation:
                 for side in "ab"
                 if (check := saved.check(saved.field("checks", dict).get(f"image_{side}")))
             ),
-            regions=None if regions is None else (regions["image_a"], regions["image_b"]),
+            regions=None
+            if regions is None
+            else (RegionShares(regions["image_a"]), RegionShares(regions["image_b"])),
             versions=saved.field("versions", dict),
         )
 
@@ -238,31 +239,17 @@ class Explanation:
         return f"Explanation(method={self.method!r}, {self.verdict})"
 
     def _repr_html_(self) -> str:
-        buffer = io.BytesIO()
-        self.plot().savefig(buffer, format="png")
-        picture = base64.b64encode(buffer.getvalue()).decode()
-        parts = [
-            f'<img alt="{html.escape(repr(self))}" style="max-width: 720px" '
-            f'src="data:image/png;base64,{picture}">'
-        ]
-        if self.threshold is not None:
-            parts.append(f"<p>threshold: {html.escape(threshold_source(self.threshold))}</p>")
-        parts += [f"<p>{html.escape(remark)}</p>" for remark in self.remarks.values()]
+        said = [] if self.threshold is None else [f"threshold: {threshold_source(self.threshold)}"]
+        parts = [picture(png_of(self.plot()), repr(self)), paragraphs([*said, *self.remarks.values()])]
         if self.regions is not None:
-            head = "".join(
-                f"<th>{html.escape(name)}: {kind}</th>" for name in self.names for kind in ("for", "against")
-            )
-            rows = "".join(
-                f"<tr><td>{region.replace('_', ' ')}</td><td>{share['area']:.0%}</td>"
-                + "".join(
-                    f"<td>{side[region][kind]:.0%}</td>"
-                    for side in self.regions
-                    for kind in ("similar", "dissimilar")
-                )
-                + "</tr>"
+            kinds = {"for": "similar", "against": "dissimilar"}
+            head = ["share of", "area", *(f"{name}: {kind}" for name in self.names for kind in kinds)]
+            rows = (
+                [region.replace("_", " "), f"{share['area']:.0%}"]
+                + [f"{side[region][kind]:.0%}" for side in self.regions for kind in kinds.values()]
                 for region, share in self.regions[0].items()
             )
-            parts.append(f"<table><tr><th>share of</th><th>area</th>{head}</tr>{rows}</table>")
+            parts.append(table(head, rows))
         return "".join(parts)
 
 

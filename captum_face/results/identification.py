@@ -13,14 +13,16 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from captum_face._files import printable, write_whole
+from captum_face._notebook import paragraphs, picture
+from captum_face._progress import progress_bar
 from captum_face._validation import require_choice, require_images, require_positive_int
 from captum_face.attr.spec import AnyMethod
 from captum_face.data.alignment import FaceCheck, check_faces
 from captum_face.data.faces import image_files
 from captum_face.data.images import AnyImage, image_size, single_image
+from captum_face.figures._style import png_of
 from captum_face.figures.identification import show_identification
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.embedding import device_of, gallery_scores, read_images
@@ -245,6 +247,9 @@ class Identification:
     def __repr__(self) -> str:
         return f"Identification(method={self.method!r}, {self.verdict})"
 
+    def _repr_html_(self) -> str:
+        return picture(png_of(self.plot()), repr(self)) + paragraphs(self.remarks.values())
+
 
 def _read_ranking(saved: Saved) -> list[tuple[str, float]]:
     path = saved.path.with_suffix(".csv")
@@ -331,7 +336,7 @@ def identify(
         pair.frozen(),
         torch.inference_mode(False),
         torch.no_grad(),
-        tqdm(total=len(loaders), desc="gallery", disable=not show_progress) as bar,
+        progress_bar(total=len(loaders), desc="gallery", disable=not show_progress) as bar,
     ):
         own = pair.embed(image)  # first: a model that does not take such images says so at once
         quick = accelerated(pair, image)
