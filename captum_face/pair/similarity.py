@@ -46,7 +46,13 @@ ALIGNMENTS = ("arcface",)
 PRECISIONS = ("float32", "tf32", "bfloat16")
 #: Where a module keeps the hooks that see or change what passes.
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_MODE_DEPENDENT = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
+_MODE_DEPENDENT = (_BATCH_NORM, nn.modules.dropout._DropoutNd)
+#: Operations of exported graphs that have a mode, with the place of the argument that says training.
+_EXPORTED_MODES = {
+    "batch_norm": 5, "native_batch_norm": 5, "_native_batch_norm_legit": 5,
+    "_native_batch_norm_legit_functional": 5, "dropout": 2, "native_dropout": 2,
+}  # fmt: skip
 
 
 class _Holds:
@@ -123,8 +129,8 @@ def frozen(module: object) -> Iterator[None]:
     """
     owner = _owner(module)
     # Frozen TorchScript has no training flag, and inference tensors no gradients to switch off.
-    modules = [m for m in (owner.modules() if owner else ()) if hasattr(m, "training")]
-    parameters = [p for p in (owner.parameters() if owner else ()) if not p.is_inference()]
+    modules = [m for m in (owner.modules() if owner is not None else ()) if hasattr(m, "training")]
+    parameters = [p for p in (owner.parameters() if owner is not None else ()) if not p.is_inference()]
     flags = chain(
         ((m, "training", False) for m in modules), ((p, "requires_grad", False) for p in parameters)
     )
@@ -201,7 +207,10 @@ def hooks_as_they_were(module: object) -> Iterator[None]:
     """Takes the hooks away that its body leaves on the layers of ``module``, as a method that fails may."""
     owner = _owner(module)
     hooks = [
-        getattr(m, name) for m in (owner.modules() if owner else ()) for name in HOOKS if hasattr(m, name)
+        getattr(m, name)
+        for m in (owner.modules() if owner is not None else ())
+        for name in HOOKS
+        if hasattr(m, name)
     ]
     before = [set(of_layer) for of_layer in hooks]
     try:
@@ -218,6 +227,23 @@ def _owner(function: object) -> nn.Module | None:
         function = function.func
     function = getattr(function, "__self__", function)
     return function if isinstance(function, nn.Module) else None
+
+
+def _require_inference_graphs(model: object) -> None:
+    """Refuses graphs of :mod:`torch.export` and :mod:`torch.fx` that were made of a model in training mode.
+
+    Their mode is written into them: a BatchNorm would mix the images of a batch, and change at every pass.
+    """
+    owner = _owner(model)
+    for module in owner.modules() if owner is not None else ():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
+            place = _EXPORTED_MODES.get(name)
+            if place is not None and len(node.args) > place and node.args[place] is True:
+                raise ValueError(
+                    f"expected a model exported for inference, got one with {name} in training mode, which "
+                    "is written into its graph; export it again after model.eval()"
+                )
 
 
 class PairSimilarity(nn.Module):
@@ -291,6 +317,7 @@ class PairSimilarity(nn.Module):
             raise TypeError(f"expected an embedding model, got the class {embedding_model.__name__}")
         if max_batch_size is not None:
             require_positive_int(max_batch_size, "max_batch_size")
+        _require_inference_graphs(embedding_model)
         self.embedding_model = embedding_model
         if not isinstance(embedding_model, nn.Module):
             # Registered, so that frozen() and .to() reach the module behind a bound method.
@@ -366,6 +393,15 @@ class PairSimilarity(nn.Module):
             warnings.warn(
                 "the embedding model is in training mode, so that scores depend on the batch; call "
                 "pair.eval() (attribution methods do that themselves while they run)",
+                UserWarning,
+                stacklevel=2,
+            )
+        if self.max_batch_size != 1 and any(
+            isinstance(m, _BATCH_NORM) and m.running_mean is None for m in self.modules()
+        ):
+            warnings.warn(
+                "the embedding model has a BatchNorm without running statistics (track_running_stats=False), "
+                "so that scores depend on the batch; set max_batch_size=1",
                 UserWarning,
                 stacklevel=2,
             )

@@ -161,3 +161,26 @@ def test_what_a_squeezed_embedding_is_told_works(network):
     for n in (1, 3):
         images = image.expand(n, -1, -1, -1)
         torch.testing.assert_close(mended.embed(images), model(images))
+
+
+def exported_as_it_is(net):
+    return torch.export.export(net, (torch.rand(2, 3, 18, 14),)).module()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_was_exported_in_training_mode_is_refused():
+    with pytest.raises(ValueError, match=r"in training mode.*export it again after model.eval\(\)"):
+        PairSimilarity(exported_as_it_is(small_net().train()))
+    pair = PairSimilarity(exported_as_it_is(small_net().eval()))
+    images = torch.rand(2, 3, 18, 14)
+    torch.testing.assert_close(pair.embed(images), small_net().eval()(images))
+
+
+def test_a_batch_norm_without_statistics():
+    """Its eval mode mixes the images of a batch too."""
+    model = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(), nn.Linear(48, 5)).eval()
+    images = torch.rand(3, 3, 4, 4)
+    with pytest.warns(UserWarning, match="set max_batch_size=1"):
+        PairSimilarity(model).embed(images)
+    single = PairSimilarity(model, max_batch_size=1).embed(images)
+    torch.testing.assert_close(single, torch.cat([model(image[None]) for image in images]))
