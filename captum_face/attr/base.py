@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,12 +15,18 @@ from captum.log import log_usage
 from torch import Tensor
 
 from captum_face._validation import require_pair
-from captum_face.engines.sides import Sides, require_pair_similarity
+from captum_face.engines.one_image import require_differentiable
+from captum_face.engines.sides import Ready, Sides, require_pair_similarity
 from captum_face.pair.embedding import require_embeddings
 from captum_face.pair.passes import BATCH_OPTIONS, require_batch_size
 from captum_face.pair.similarity import alone, frozen, hooks_as_they_were, uncompiled
 
 __all__ = ["DetailedAttributions", "PairAttribution", "on_sides"]
+
+
+#: Absolute and relative difference from which a map's sum is wrong, and not rounding: 5 % of what it should
+#: sum to is what Sundararajan et al. (2017) ask of integrated gradients.
+INCOMPLETE = (5e-3, 5e-2)
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single answer to ==
@@ -204,9 +210,7 @@ class PairAttribution(Attribution):
         Returns:
             ``(N, C, H, W)``, what :meth:`attribute` gives for image A.
         """
-        return self.probe_with_remarks(
-            inputs, partner_embeddings=partner_embeddings, show_progress=show_progress, **options
-        )[0]
+        return self._probe(inputs, partner_embeddings, show_progress, options)[1]
 
     def probe_with_remarks(
         self,
@@ -217,12 +221,45 @@ class PairAttribution(Attribution):
         **options: Any,
     ) -> tuple[Tensor, dict[str, str]]:
         """What :meth:`attribute_probe` gives, and what to say of it: see :class:`DetailedAttributions`."""
+        sides, maps = self._probe(inputs, partner_embeddings, show_progress, options, detailed=True)
+        return maps, self._remarks(sides, (maps,))
+
+    def _probe(
+        self,
+        inputs: tuple[Tensor, Tensor],
+        partner_embeddings: Tensor | None,
+        show_progress: bool,
+        options: dict[str, Any],
+        *,
+        detailed: bool = False,
+    ) -> tuple[Sides, Tensor]:
         known = {}
         if partner_embeddings is not None:
             require_pair_similarity(self.forward_func, f"partner_embeddings of {type(self).__name__}")
             known[True] = require_embeddings(partner_embeddings, len(require_pair(inputs)[1])).detach()
-        sides = self._sides(inputs, options, show_progress, which=(False,), known=known)
-        return self._run(self._on_sides(), sides, options)[0], sides.remarks
+        sides = self._sides(inputs, options, show_progress, which=(False,), known=known, detailed=detailed)
+        return sides, self._run(self._on_sides(), sides, options)[0]
+
+    def check(self, inputs: tuple[Tensor, Tensor], *, show_progress: bool = False, **options: Any) -> None:
+        """Looks at everything that can be wrong before the maps are computed.
+
+        Args:
+            inputs: As for :meth:`attribute`.
+            show_progress: As for :meth:`attribute`; there is nothing to show.
+            options: Those of :meth:`attribute`.
+
+        Cost: a few forward passes, and a backward pass for methods that need gradients.
+
+        Raises:
+            TypeError, ValueError, ImportError, OSError, RuntimeError: what :meth:`attribute` would raise of
+                images, options, and what the method needs of the model, of files and of installed packages.
+        """
+        sides = self._sides(inputs, options, False, dry=True)
+        with suppress(Ready):
+            self._run(self._on_sides(), sides, options)
+        if self.needs == "gradients":
+            with frozen(self.forward_func):
+                require_differentiable(sides.pair, sides.images[0][:1])
 
     def attribute_detailed(
         self, inputs: tuple[Tensor, Tensor], *, show_progress: bool = False, **options: Any
@@ -236,10 +273,29 @@ class PairAttribution(Attribution):
 
         Cost: at most one forward pass for each image more than :meth:`attribute`.
         """
-        sides = self._sides(inputs, options, show_progress)
+        sides = self._sides(inputs, options, show_progress, detailed=True)
         attr_a, attr_b = self._run(self._on_sides(), sides, options)
+        remarks = self._remarks(sides, (attr_a, attr_b))
         with frozen(self.forward_func), torch.inference_mode(False), torch.no_grad():
-            return DetailedAttributions((attr_a, attr_b), sides.scores, sides.details(), sides.remarks)
+            return DetailedAttributions((attr_a, attr_b), sides.scores, sides.details(), remarks)
+
+    def _remarks(self, sides: Sides, maps: tuple[Tensor, ...]) -> dict[str, str]:
+        """What to say of the maps, with what is missing in their sums."""
+        details = sides.details()
+        if "convergence_delta" not in details:
+            return sides.remarks
+        delta = details["convergence_delta"].double()
+        sums = torch.stack([of_side.flatten(1).sum(1) for of_side in maps], 1).cpu().double()
+        explained = details.get("score_difference", sums - delta).double()
+        wrong = delta.abs() > INCOMPLETE[0] + INCOMPLETE[1] * explained.abs()
+        if not wrong.any():
+            return sides.remarks
+        worst = (delta.abs() * wrong).flatten().argmax()
+        got, want = float((explained + delta).flatten()[worst]), float(explained.flatten()[worst])
+        step = next((name for name in ("n_steps", "n_samples", "n_points") if name in self.options()), None)
+        advice = f"; raise {step}" if step else ""
+        incomplete = f"incomplete: a map sums to {got:.3f} instead of {want:.3f}{advice}"
+        return sides.remarks | {"convergence": incomplete}
 
     def _sides(
         self, inputs: tuple[Tensor, Tensor], options: dict[str, Any], show_progress: bool, **given: Any

@@ -17,7 +17,7 @@ from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from captum_face.attr.base import on_sides
+from captum_face.attr.base import INCOMPLETE, on_sides
 from captum_face.attr.each_side import _EachSide
 from captum_face.attr.registry import method
 from captum_face.engines.one_image import NormalisedBy
@@ -46,10 +46,6 @@ NONLINEAR = {
 
 #: The rescale rule holds at the place of the larger maximum.
 MAX_POOLING = (nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd)
-
-
-#: Absolute and relative difference from which a map's sum is wrong, and not rounding.
-_GAP = (5e-3, 5e-2)
 
 
 _NO_RULE_FROM = (
@@ -114,7 +110,9 @@ class PairDeepLift(_EachSide):
 class _DeepLift(captum.attr.DeepLift):
     """Captum's DeepLift with the rescale rule for all of :data:`ELEMENTWISE`, and no traces left behind."""
 
-    def attribute(self, inputs: Tensor, *, baselines: Tensor) -> Tensor:
+    def attribute(
+        self, inputs: Tensor, *, baselines: Tensor, return_convergence_delta: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         scores: list[Tensor] = []
         handle = self.model.register_forward_hook(lambda _, args, out: scores.append(out.detach()))
         self.passed = _Passed()
@@ -125,7 +123,7 @@ class _DeepLift(captum.attr.DeepLift):
             handle.remove()
         difference, total = float(scores[-1][0] - scores[-1][1]), float(attributions.detach().sum())
         plain = ", ".join(sorted(self.passed.without_rule))
-        if plain or abs(total - difference) > _GAP[0] + _GAP[1] * abs(difference):
+        if plain or abs(total - difference) > INCOMPLETE[0] + INCOMPLETE[1] * abs(difference):
             named = f" ({plain})" if plain else ""
             warnings.warn(
                 f"the map of DeepLIFT sums to {total:.3g}, the difference of scores is {difference:.3g}: "
@@ -135,6 +133,8 @@ class _DeepLift(captum.attr.DeepLift):
                 UserWarning,
                 stacklevel=2,
             )
+        if return_convergence_delta:
+            return attributions, torch.tensor([total - difference])
         return attributions
 
     def _register_hooks(self, module: nn.Module, attribute_to_layer_input: bool = True) -> None:

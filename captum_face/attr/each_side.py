@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import captum.attr
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from captum_face._validation import require_baselines, require_choice, require_generator, require_images
 from captum_face.attr.base import PairAttribution, on_sides
+from captum_face.engines.cohort import require_cohort
 from captum_face.engines.one_image import gradients_must_come, score_of_one_image
 from captum_face.engines.sides import Side, Sides, gradients_enabled, require_pair_similarity
 from captum_face.maps.signed import smooth
@@ -70,7 +72,12 @@ class _EachSide(PairAttribution):
             require_pair_similarity(self.forward_func, type(self).__name__)
         generator = require_generator(seed, generator)
         options, sampled = dict(options), self.sampled_baselines
-        fills = _require_side_baselines(options.pop("baselines", None), sides.images, sampled)
+        baselines = options.pop("baselines", None)
+        if sampled and isinstance(baselines, (str, Path)) and Path(baselines).is_dir():
+            cohort = require_cohort(baselines, sides.images)
+            sides.remarks["cohort"] = f"cohort: {cohort.origin}"
+            baselines = cohort.faces
+        fills = _require_side_baselines(baselines, sides.images, sampled)
         drawn = None
         if generator is not None:
             drawn = int(torch.randint(2**31, (), generator=generator, device=generator.device))
@@ -90,7 +97,11 @@ class _EachSide(PairAttribution):
                         _fixed_random_state(drawn, image.device),
                         gradients_must_come(score, to_the_image=to_the_image),
                     ):
-                        attributions = method.attribute(image, **own)
+                        attributions = (
+                            _with_delta(method, image, own, single)
+                            if sides.detailed and _has_delta(method)
+                            else method.attribute(image, **own)
+                        )
                     maps.append(_as_map(attributions, image, method))
             side.done()
             return torch.cat(maps)
@@ -338,6 +349,25 @@ def _baseline(baseline: Any, side: Side, sampled: bool) -> Tensor:
         return baseline.to(image)
     row = side.own_row(baseline)
     return row.expand_as(image) if isinstance(row, Tensor) else torch.full_like(image, row)
+
+
+def _has_delta(method: captum.attr.Attribution) -> bool:
+    """Whether a method reports how far its map's sum is from the difference of scores."""
+    return "return_convergence_delta" in inspect.signature(method.attribute).parameters
+
+
+def _with_delta(
+    method: captum.attr.Attribution, image: Tensor, options: Mapping[str, Any], side: Side
+) -> object:
+    """A method's attributions of one image; the side notes how complete they are, on average over draws."""
+    given = {name: value for name, value in options.items() if name != "return_convergence_delta"}
+    attributions, delta = method.attribute(image, **given, return_convergence_delta=True)
+    if isinstance(attributions, Tensor):
+        # Captum's LRP counts the other way round.
+        delta = delta.detach().double().mean() * (-1 if isinstance(method, captum.attr.LRP) else 1)
+        side.note("convergence_delta", delta[None])
+        side.note("score_difference", attributions.detach().double().sum()[None] - delta)
+    return attributions
 
 
 def _as_tuple(value: Any) -> Any:

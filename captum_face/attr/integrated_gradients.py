@@ -86,3 +86,4 @@ class PairIntegratedGradients(_EachSide):
                 if size == 1 or not is_out_of_memory(error):
                     raise
             size //= 2
+            sides.notes.clear()  # of the images that were done

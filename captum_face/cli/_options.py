@@ -6,13 +6,16 @@ import inspect
 import json
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from torch import Tensor
 
 from captum_face._validation import require_choice
 from captum_face.attr.each_side import EachSide, require_layer
@@ -22,12 +25,14 @@ from captum_face.pair.passes import batches_of, require_batch_size
 from captum_face.pair.scores import Threshold, threshold_source
 from captum_face.pair.similarity import PRECISIONS, PairSimilarity
 from captum_face.results._saving import file_name
+from captum_face.results.explanation import prepared_method
 
 __all__ = [
     "METHOD",
     "alignment_option",
     "check_file_names",
     "check_methods",
+    "cohort_option",
     "device_option",
     "model_options",
     "named_methods",
@@ -39,6 +44,7 @@ __all__ = [
     "read_listed_pairs",
     "ready",
     "refuse_thresholds",
+    "refuse_unsuitable",
     "require_figure_path",
     "running_options",
     "score_option",
@@ -46,7 +52,9 @@ __all__ = [
     "show_first",
     "smooth_option",
     "source_text",
+    "suitable_methods",
     "threshold_option",
+    "with_cohort",
     "writable",
 ]
 
@@ -196,6 +204,13 @@ def read_listed_pairs(
     return read_bin(bin_file) if bin_file is not None else synthetic_pairs(synthetic or 0, seed)
 
 
+cohort_option = click.option(
+    "--cohort",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of aligned faces of other people, for methods that compare with some.  "
+    "[default: the method's own, rendered faces for most]",
+)
+
 score_option = click.option(
     "--score",
     help="How embeddings are compared: cosine, dot, euclidean, or the name of an installed plug-in's score.  "
@@ -287,17 +302,73 @@ def refuse_thresholds(specs: Iterable[MethodSpec]) -> None:
             )
 
 
-def check_methods(specs: Iterable[MethodSpec], pair: PairSimilarity) -> None:
-    """Looks at everything that can be wrong with methods on this model without running them.
+def with_cohort(specs: Iterable[MethodSpec], cohort: Path | None) -> list[MethodSpec]:
+    """The methods, with the folder of ``--cohort`` for those that take one and have none.
 
     Raises:
-        ValueError: what is wrong, with the method's text.
+        click.UsageError: no method takes one.
     """
+    specs = list(specs)
+    if cohort is None:
+        return specs
+    if not any(spec.kind.cohort_option() for spec in specs):
+        raise click.UsageError(
+            "expected --cohort with a method that compares with other people, such as morph_gradients, got "
+            f"{', '.join(spec.label for spec in specs)}"
+        )
+    return [
+        spec
+        if spec.cohort_option is None
+        else replace(spec, options={**spec.options, spec.cohort_option: str(cohort)})
+        for spec in specs
+    ]
+
+
+def check_methods(
+    specs: Iterable[MethodSpec], pair: PairSimilarity, images: tuple[Tensor, Tensor] | None = None
+) -> None:
+    """Looks at everything that can be wrong with methods on this model without computing their maps.
+
+    Args:
+        specs: The methods.
+        pair: The model.
+        images: What will be explained; without them only the methods' texts are looked at.
+
+    Raises:
+        ValueError: what is wrong, with the texts of the methods.
+    """
+    refuse_unsuitable(suitable_methods(specs, pair, images)[1])
+
+
+def refuse_unsuitable(problems: Mapping[str, Exception]) -> None:
+    """Raises what is wrong with methods, by their texts, if anything is.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    if problems:
+        raise ValueError("\n".join(f"--method {label}: {error}" for label, error in problems.items()))
+
+
+def suitable_methods(
+    specs: Iterable[MethodSpec], pair: PairSimilarity, images: tuple[Tensor, Tensor] | None = None
+) -> tuple[list[MethodSpec], dict[str, Exception]]:
+    """The methods that can explain these images with this model, and what is wrong with the others."""
+    suitable: list[MethodSpec] = []
+    problems: dict[str, Exception] = {}
     for spec in specs:
         try:
             _check_method(spec, pair)
-        except (ValueError, TypeError, OSError) as error:
-            raise ValueError(f"--method {spec.label}: {error}") from error
+            if images is not None:
+                _, attribution, options = prepared_method(pair, spec, {})
+                with warnings.catch_warnings():  # which come again when the method runs
+                    warnings.simplefilter("ignore")
+                    attribution.check(images, **options)
+        except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+            problems[spec.label] = error
+        else:
+            suitable.append(spec)
+    return suitable, problems
 
 
 def _check_method(spec: MethodSpec, pair: PairSimilarity) -> None:

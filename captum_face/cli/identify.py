@@ -12,6 +12,7 @@ from captum_face.cli._options import (
     alignment_option,
     check_file_names,
     check_methods,
+    cohort_option,
     model_options,
     output_folder_option,
     progress_option,
@@ -24,9 +25,12 @@ from captum_face.cli._options import (
     smooth_option,
     source_text,
     threshold_option,
+    with_cohort,
     writable,
 )
+from captum_face.data.images import load_image
 from captum_face.models import load_pair
+from captum_face.pair.embedding import device_of
 from captum_face.pair.scores import decision_word
 from captum_face.results.identification import identify as identify_probe
 
@@ -40,6 +44,7 @@ __all__ = ["identify"]
 @alignment_option
 @score_option
 @threshold_option()
+@cohort_option
 @click.option(
     "--method",
     default="corrrise",
@@ -61,6 +66,7 @@ def identify(
     alignment: str | None,
     score: str | None,
     threshold: float | None,
+    cohort: Path | None,
     method: str,
     top_k: int,
     both: bool,
@@ -74,7 +80,7 @@ def identify(
     probe's own file. All images must be aligned as the model expects, and of one size; nothing is cropped or
     resized.
     """
-    spec = MethodSpec.of(method)
+    (spec,) = with_cohort([MethodSpec.of(method)], cohort)
     refuse_thresholds([spec])
     check_file_names([spec])
     if output.resolve().is_relative_to(gallery.resolve()):
@@ -92,7 +98,8 @@ def identify(
             alignment=alignment,
         )
     )
-    check_methods([spec], pair)
+    image = load_image(probe).to(device_of(pair))
+    check_methods([spec], pair, (image, image))
     writable(output)
     found = identify_probe(pair, probe, gallery, spec, top_k=top_k, both=both, **progress_option(spec))
     files = {"model": model, "weights": weights, "probe": probe, "gallery": gallery}

@@ -23,7 +23,11 @@ from captum_face.pair.scores import Score
 from captum_face.pair.similarity import PairSimilarity, score_pairs
 from captum_face.pair.speed import accelerated, embedding_of_copy, images_per_pass, observed
 
-__all__ = ["Side", "Sides", "gradients_enabled", "image_gradient"]
+__all__ = ["Ready", "Side", "Sides", "gradients_enabled", "image_gradient"]
+
+
+class Ready(Exception):
+    """Ends a call that only looks at what can be wrong, where its maps would be computed."""
 
 
 @contextmanager
@@ -193,6 +197,8 @@ class Sides:
     notes: dict[str, tuple[list[Tensor], list[Tensor]]] = field(
         default_factory=dict
     )  #: see :meth:`Side.note`
+    detailed: bool = False  #: whether details are asked for that cost passes of their own
+    dry: bool = False  #: whether the call ends, by :class:`Ready`, where its maps would be computed
     remarks: dict[str, str] = field(default_factory=dict)  #: what to say of how the maps came about, by topic
     bar: Any = field(default_factory=lambda: progress_bar(disable=True), repr=False)
 
@@ -300,6 +306,8 @@ class Sides:
         Returns:
             For each side ``(N, C, H, W)`` on the images' device and in their dtype.
         """
+        if self.dry:
+            raise Ready
         total = steps * sum(len(self.images[swapped]) for swapped in self.which)
         with progress_bar(total=total, desc=self.name, disable=not self.show_progress) as self.bar:
             return tuple(

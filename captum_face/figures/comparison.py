@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_face._files import printable
+from captum_face.attr.registry import null_baselines
 from captum_face.attr.spec import display_name, display_parts
 from captum_face.figures import _drawing as draw
+from captum_face.maps.agreement import Agreement, agreement
 from captum_face.pair.scores import decision_text
 
 __all__ = ["ExplainedPair", "show_comparison"]
@@ -102,6 +104,7 @@ def show_comparison(
     notes = [
         "each row has its own scale",
         draw.smoothing_note(sigma),
+        str(found) if (found := compared(explanations)) is not None else "",
         *_remarks(explanations),
         "outlined: what was changed" if masks is not None else "",
     ]
@@ -109,16 +112,25 @@ def show_comparison(
     return figure
 
 
+def compared(explanations: Sequence[ExplainedPair]) -> Agreement | None:
+    """How much the methods agree; null baselines, which explain nothing, are left out."""
+    nulls = null_baselines()
+    return agreement([e.attributions for e in explanations if e.method.partition(":")[0] not in nulls])
+
+
 def _remarks(explanations: Sequence[ExplainedPair]) -> list[str]:
-    """The remarks of all rows, each once with the methods that it is about, unless that is all."""
+    """What is to be said of all rows, and then of some: once, with the methods that it is about."""
+    shared = [
+        remark
+        for remark in dict.fromkeys(r for e in explanations for r in e.remarks.values())
+        if all(remark in e.remarks.values() for e in explanations)
+    ]
     methods: dict[str, list[str]] = {}
     for explanation in explanations:
-        for remark in explanation.remarks.values():
-            methods.setdefault(remark, []).append(display_name(explanation.method))
-    return [
-        remark if len(who) == len(explanations) else f"{', '.join(who)}: {remark}"
-        for remark, who in methods.items()
-    ]
+        own = [remark for remark in explanation.remarks.values() if remark not in shared]
+        if own:
+            methods.setdefault(", ".join(own), []).append(display_name(explanation.method))
+    return [*shared, *(f"{', '.join(who)}: {said}" for said, who in methods.items())]
 
 
 def _row_label(method: str) -> tuple[str, bool]:

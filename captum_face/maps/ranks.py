@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["average_ranks", "spearman"]
+__all__ = ["average_ranks", "rank_correlations", "spearman"]
 
 
 def average_ranks(values: Tensor) -> Tensor:
@@ -27,3 +27,15 @@ def spearman(x: Tensor, y: Tensor) -> Tensor:
     first, second = (2 * average_ranks(values) - (n + 1) for values in (x, y))
     spread = (first.square().sum(-1) * second.square().sum(-1)).sqrt()
     return (first * second).sum(-1) / spread.where(spread > 0, 1)
+
+
+def rank_correlations(values: Tensor) -> Tensor:
+    """Spearman's rank correlation of each row with each other, ``(M, n)`` to ``(M, M)``.
+
+    0 with a constant row, as in :func:`spearman`.
+    """
+    ranks = average_ranks(values)
+    centred = ranks - ranks.mean(-1, keepdim=True)
+    length = centred.norm(dim=-1, keepdim=True)
+    unit = centred / length.where(length > 0, 1)
+    return unit @ unit.T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from captum_face.data.alignment import FaceCheck, check_faces
 from captum_face.data.images import AnyImage, single_image
 from captum_face.figures._style import png_of
 from captum_face.figures.explanation import show_explanation
+from captum_face.maps.agreement import Agreement
 from captum_face.maps.regions import TEMPLATE_SIZE, RegionShares, region_shares
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.embedding import device_of
@@ -321,11 +323,28 @@ def explain(
         threshold=threshold_of(pair, options),
         images=images,
         attributions=(attr_a, attr_b),
-        settings=settings(pair, spec, options, images[0], found.remarks),
+        settings=settings(pair, spec, options, images[0], found.remarks)
+        | {"details": {name: values[0].tolist() for name, values in found.details.items()}},
         names=names or (_name(image_a, "image A"), _name(image_b, "image B")),
         regions=(region_shares(attr_a), region_shares(attr_b)) if aligned else None,
         checks=checks,
     )
+
+
+def comparison_summary(explanations: Sequence[Explanation], agreed: Agreement | None) -> dict[str, Any]:
+    """What the comparison of several methods says, ready for JSON."""
+    first = explanations[0]
+    return {
+        "methods": [explanation.method for explanation in explanations],
+        "images": list(first.names),
+        "score": first.score,
+        "threshold": first.threshold,
+        "threshold_source": threshold_source(first.threshold),
+        "decision": decision_word(first.score, first.threshold, "same person", "different people"),
+        "remarks": {e.method: e.remarks for e in explanations if e.remarks},
+        "agreement": None if agreed is None else agreed._asdict() | {"in_words": str(agreed)},
+        "versions": versions(),
+    }
 
 
 def prepared_method(

@@ -36,7 +36,11 @@ def test_it_writes_what_it_says(folder):
     names = {path.name for path in (folder / "out").iterdir()}
     assert {re.sub("^a__b-[0-9a-f]{8}[.]", "", name) for name in names} == {
         f"{name}{end}" for name in ("fggb", "corrrise_n_masks=20") for end in (".png", ".npz", ".json")
-    } | {"comparison.png"}
+    } | {"comparison.png", "comparison.json"}
+    compared = summary(folder, "comparison")
+    assert compared["methods"] == ["fggb", "corrrise:n_masks=20"]
+    assert f"  {compared['agreement']['in_words']}\n" in result.output
+    assert (compared["threshold"], compared["threshold_source"]) == (0.5, "given by the caller")
     found = summary(folder, "corrrise_n_masks=20")
     assert found["method"] == "corrrise:n_masks=20"
     assert found["protocol"]["options"]["n_masks"] == 20
@@ -44,6 +48,80 @@ def test_it_writes_what_it_says(folder):
     assert found["protocol"]["preprocess"].startswith("Normalize(mean=0.5")
     assert found["threshold"] == 0.5
     assert sum(share["area"] for share in found["regions"]["image_a"].values()) == pytest.approx(1)
+
+
+def test_without_a_method_three_of_different_kinds_run(folder):
+    result = run(*PAIR, "--model", "own_models:build", "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert "no threshold given" in result.output
+    assert "  at threshold 0 (none given)\n" in result.output
+    assert "  cohort: 8 rendered faces\n" in result.output
+    found = summary(folder, "comparison")
+    assert found["methods"] == ["fggb", "corrrise", "morph_gradients"]
+    assert found["decision"] is None
+    assert found["remarks"]["morph_gradients"]["cohort"] == "cohort: 8 rendered faces"
+    assert found["agreement"]["n_methods"] == 3
+
+
+def test_without_a_method_those_that_need_gradients_are_named_where_there_are_none(folder):
+    result = run(*PAIR, "--model", "own_models:build_numpy", "--output", "out")
+    assert result.exit_code == 0, result.output
+    for name in ("fggb", "morph_gradients"):
+        assert f"{name}: skipped, expected an embedding model that can be differentiated" in result.output
+    assert {path.stem.partition(".")[2] for path in (folder / "out").iterdir()} == {"corrrise"}
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "message"),
+    [
+        ("build", "reconstruction", "decoder"),
+        ("build_flat", "layer_gradcam", "expected a model with a convolution"),
+        ("build_numpy", "xssab", "expected an embedding model that can be differentiated"),
+        ("build", "morph_gradients:cohort=empty", "expected image files"),
+        ("build", "swap_rise:n_masks=1", "expected n_masks of at least 2"),
+        ("build", "integrated_gradients:method=simpson", "unknown method of integration 'simpson'"),
+        ("build", "kernel_shap:baselines=nowhere", "unknown baseline 'nowhere'"),
+        ("build", "lrp", "needs Zennit"),
+    ],
+)
+def test_what_a_method_lacks_is_said_before_the_first_one_runs(folder, monkeypatch, model, method, message):
+    (folder / "empty").mkdir()
+    if method == "lrp":
+        monkeypatch.setattr("captum_face.attr.lrp.RelevanceAttribution._propagation", without_zennit)
+    monkeypatch.setattr("captum_face.cli.explain.explain_pair", None)
+    result = run(
+        *PAIR, "--model", f"own_models:{model}", "--method", "corrrise", "--method", method, "--output", "out"
+    )
+    assert result.exit_code == 1
+    assert f"--method {method}: " in result.output
+    assert message in result.output
+    assert not (folder / "out").exists()
+
+
+def without_zennit(*_):
+    raise ImportError("LRP needs Zennit")
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_a_cohort_for_all_methods_that_take_one(folder):
+    random = np.random.default_rng(1)
+    (folder / "others" / "ann").mkdir(parents=True)
+    for name in "pqrs":
+        picture = random.integers(0, 256, (112, 112, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(f"others/ann/{name}.png")
+    Image.open("a.png").save("others/twin.png")
+    text = ("--method", "swap_rise:n_masks=12", "--method", "gradient_shap:n_samples=2", "--method", "xssab")
+    result = run(*PAIR, "--model", "own_models:build", *text, "--cohort", "others", "--output", "out")
+    assert result.exit_code == 0, result.output
+    for name in ("swap_rise_n_masks=12", "gradient_shap_n_samples=2"):
+        assert summary(folder, name)["protocol"]["remarks"]["cohort"] == "cohort: 5 images of others"
+    similar = summary(folder, "swap_rise_n_masks=12")["protocol"]["remarks"]["similar_members"]
+    assert "twin.png (1.000)" in similar
+    assert f"  {similar}\n" in result.output
+    assert "cohort" not in summary(folder, "xssab")["protocol"]["remarks"]
+    result = run(*PAIR, "--model", "own_models:build", "--method", "xssab", "--cohort", "others")
+    assert result.exit_code == 2
+    assert "expected --cohort with a method that compares with other people" in result.output
 
 
 def test_smoothing_and_options_reach_figure_and_method(folder):

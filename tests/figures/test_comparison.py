@@ -67,7 +67,9 @@ def test_rows_of_plain_data(images):
     rows.append(Row("z", 0.4, 0.3, pair, maps, names, {}))
     figure = show_comparison(rows)
     assert "accepted as the same person" in figure.get_suptitle()
-    assert "x, y: cohort: Ann" in figure.get_suptitle()
+    title = " ".join(figure.get_suptitle().split())
+    assert "x, y: cohort: Ann" in title
+    assert "agreement of 3 methods 1.00 (1: same order of pixels, 0: unrelated; noise stays below" in title
     assert [figure.axes[i].get_title() for i in (0, 3)] == ["ann", "bob"]
     assert [figure.axes[i].get_ylabel() for i in (0, 6, 12)] == ["x", "y", "z"]
 
