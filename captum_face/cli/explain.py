@@ -97,6 +97,7 @@ def explain(
     labels = {spec.label for spec in named}
     specs = with_cohort([*map(MethodSpec.of, (n for n in optional if n not in labels)), *named], cohort)
     check_file_names(specs)
+    images = load_image(image_a), load_image(image_b)
     pair = ready(
         load_pair(
             model,
@@ -107,7 +108,7 @@ def explain(
             alignment=alignment,
         )
     )
-    images = load_image(image_a).to(device_of(pair)), load_image(image_b).to(device_of(pair))
+    images = images[0].to(device_of(pair)), images[1].to(device_of(pair))
     with pair.frozen(), torch.no_grad():
         pair(*images)
     specs, problems = suitable_methods(specs, pair, images)
