@@ -210,7 +210,7 @@ class Ends(NamedTuple):
             similar = warn_of_similar(cohort.names, scores, middle if threshold is None else threshold)
             if similar is not None:
                 sides.remarks["similar_members"] = f"members who score like the pair's own person: {similar}"
-            warn_unaligned(sides.images, getattr(sides.forward_func, "alignment", "arcface"))
+            warn_unaligned(sides.images, sides.alignment)
         members_of_points = cycle_members(cohort.faces, n_points or len(cohort.faces))
         n = sides.n_pairs
         return cls(

@@ -39,7 +39,7 @@ class PairFeatureAblation(PairAttribution):
         Args:
             feature_mask: Integers ``(H, W)``: pixels of one number go together. None for the
                 :func:`~captum_face.maps.face_regions` of aligned 112 x 112 crops, and for a grid of 7
-                by 7 cells on images of another size.
+                by 7 cells on images of another size and for models that expect another alignment.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score, the same for all pixels of a region. Positive where
@@ -54,7 +54,7 @@ class PairFeatureAblation(PairAttribution):
                 integers.
             ValueError: bad images, scores or options.
         """
-        features = feature_masks(feature_mask, sides.size, default=_face_labels(sides.size))
+        features = feature_masks(feature_mask, sides.size, default=_face_labels(sides))
 
         def drop(scores: Tensor) -> Tensor:
             drops = scores[:, :1] - scores[:, 1:]
@@ -63,7 +63,7 @@ class PairFeatureAblation(PairAttribution):
         return sides.explain_by_masks(with_intact(~features), drop, baselines=baselines)
 
 
-def _face_labels(size: tuple[int, int]) -> Tensor | None:
-    if size != (TEMPLATE_SIZE, TEMPLATE_SIZE):
+def _face_labels(sides: Sides) -> Tensor | None:
+    if sides.size != (TEMPLATE_SIZE, TEMPLATE_SIZE) or sides.alignment is None:
         return None
     return torch.stack(list(face_regions().values())).int().argmax(0)

@@ -2,8 +2,8 @@
 
 The check compares where an image is darker or brighter than its surroundings with where faces are: dark
 eyes, brows, nostrils and mouth, bright cheeks, forehead, chin and ridge of the nose, drawn around the five
-points of :data:`~captum_face.maps.LANDMARKS`. No photo went into the drawing. An aligned face also fits
-better as it is than moved, turned or resized a little, so what a near pose fits better counts against it.
+points of :data:`~captum_face.maps.regions.LANDMARKS`. No photo went into the drawing. An aligned face also
+fits better as it is than moved, turned or resized a little, so what a near pose fits better counts against it.
 
 The check sees faces that are clearly misplaced and images that hold no face. It does not see shifts of a few
 pixels, and it takes some aligned faces in profile or in the dark for misplaced ones: the rates are on the
@@ -163,7 +163,7 @@ def _fits(images: Tensor, poses: tuple[_Pose, ...]) -> Tensor:
 class FaceCheck:
     """Whether an image is a face, aligned as expected; made by :func:`check_faces`."""
 
-    figure: float  #: of merit, in [-2, 1]: the correlation with a face, less what near poses fit better
+    figure: float  #: of merit in [-2, 1], the correlation with a face less what near poses fit better
     looks: str  #: what is wrong with a failed image, such as "looks upside down"; empty if it passed
     limit: float = LIMIT  #: the least figure that passes
     alignment: str = "arcface"  #: what was expected
@@ -214,8 +214,8 @@ def check_faces(images: Tensor, alignment: str | None = "arcface") -> tuple[Face
         images: ``(N, C, H, W)`` in [0, 1], of any size; compared at 28 x 28 pixels. Images that are not
             square are continued to the sides by their border, as 112 x 96 crops of the same alignment need.
             Images of less than 28 pixels fail.
-        alignment: ``"arcface"``: the five points of :data:`~captum_face.maps.LANDMARKS`, as in
-            :attr:`PairSimilarity.alignment <captum_face.PairSimilarity>`. None: there is nothing to check.
+        alignment: That of a :class:`~captum_face.PairSimilarity`: ``"arcface"`` for the five points of
+            :data:`~captum_face.maps.regions.LANDMARKS`; None if there is nothing to check.
 
     Returns:
         A :class:`FaceCheck` for each image; none with ``alignment=None``.

@@ -75,7 +75,7 @@ class FaceDecoder(nn.Module):
         #: What was measured on people it was not trained on, see
         #: :class:`~captum_face.decoder.DecoderReport`; empty for a new one.
         self.report: dict[str, float] = {}
-        #: What it was trained by: settings, and what identifies the images; empty for a new one.
+        #: What it was trained by, which is settings and what identifies the images; empty for a new one.
         self.training_run: dict[str, Any] = {}
         self._grid = tuple(-(-side // _SCALE) for side in self.image_size)
         self.start = nn.Linear(embedding_size, self.width * self._grid[0] * self._grid[1])

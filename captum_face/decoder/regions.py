@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_face._validation import require_images, require_positive_int
+from captum_face.data.alignment import check_faces
 from captum_face.decoder.maps import decoder_channel_maps
 from captum_face.decoder.network import FaceDecoder, find_decoder
 from captum_face.engines.channels import ChannelMaps, gradient_channel_maps_chunked
@@ -84,13 +86,28 @@ def channel_regions(
 
     Raises:
         TypeError, ValueError: no decoder for this model; bad images, images of another size than 112 x 112;
-            more directions than images less one, or than channels.
+            a model that expects another alignment; more directions than images less one, or than channels.
+
+    Warns:
+        UserWarning: more than half of the images do not look like aligned faces.
     """
     require_images(images)
+    if pair.alignment is None:
+        raise ValueError(
+            "expected a model of ArcFace's alignment, whose regions are known, got a pair with alignment=None"
+        )
     if tuple(images.shape[-2:]) != (TEMPLATE_SIZE, TEMPLATE_SIZE):
         raise ValueError(
             f"expected faces aligned to {TEMPLATE_SIZE} x {TEMPLATE_SIZE} pixels, whose regions are known, "
             f"got {tuple(images.shape)}"
+        )
+    failed = sum(not check.passed for check in check_faces(images, pair.alignment))
+    if 2 * failed > len(images):
+        warnings.warn(
+            f"{failed} of {len(images)} images do not look like aligned faces, and the names of regions mean "
+            "nothing on such: align them to captum_face.maps.LANDMARKS",
+            UserWarning,
+            stacklevel=2,
         )
     with pair.frozen(), torch.no_grad():
         embeddings = unit(pair.embed(images))

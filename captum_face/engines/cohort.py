@@ -50,7 +50,7 @@ class Cohort(NamedTuple):
     """Faces of other people, and where they came from; made by :func:`require_cohort`."""
 
     faces: Tensor  #: ``(M, C, H, W)``
-    names: tuple[str, ...]  #: M of them: file names below the folder, or numbers
+    names: tuple[str, ...]  #: M of them, file names below the folder or numbers
     origin: str  #: in words, such as ``"20 images of faces/"``
     rendered: bool  #: whether they are rendered, because none were given
 

@@ -217,6 +217,11 @@ class Sides:
         """``(H, W)`` of the images in pixels."""
         return self.images[0].shape[-2], self.images[0].shape[-1]
 
+    @property
+    def alignment(self) -> str | None:
+        """How the model expects faces to lie; by ArcFace's points unless a pair wrapper says otherwise."""
+        return getattr(self.forward_func, "alignment", "arcface")
+
     @cached_property
     def pair(self) -> PairSimilarity:
         """The pair wrapper.

@@ -39,7 +39,7 @@ class OperatingPoint:
     eer_threshold: float  #: the threshold nearest to it
     n_genuine: int  #: genuine pairs
     n_impostor: int  #: impostor pairs
-    resampled: str  #: what the bootstrap drew: ``"208 people"`` or ``"pairs"``
+    resampled: str  #: what the bootstrap drew, ``"208 people"`` or ``"pairs"``
 
     def summary(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -92,7 +92,7 @@ def operating_point(
 
     Raises:
         TypeError, ValueError: as :func:`~captum_face.metrics.roc`; a ``far`` that so few impostor pairs
-            cannot support (:data:`LEAST_FALSE_MATCHES`), or people that do not fit the labels.
+            cannot support (``LEAST_FALSE_MATCHES``), or people that do not fit the labels.
 
     Example::
 

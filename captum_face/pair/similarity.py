@@ -276,8 +276,8 @@ class PairSimilarity(nn.Module):
             the dtype of the images, and scores are computed in that. LRP and BiLRP, which rewrite the model,
             don't heed ``"bfloat16"``.
         alignment: How the model expects faces to lie in its images: ``"arcface"`` for the five points of
-            :data:`~captum_face.maps.LANDMARKS`, None for any other alignment. Results check images against
-            it (:func:`~captum_face.data.check_faces`) and give shares of face regions for it alone.
+            :data:`~captum_face.maps.regions.LANDMARKS`, None for any other alignment. Results check images
+            against it (:func:`~captum_face.data.check_faces`) and give shares of face regions for it alone.
             ``"auto"`` is None with the preset ``"facenet"``, whose crops are wider, else ``"arcface"``.
 
     Shape: images ``(N, C, H, W)`` in [0, 1], RGB; a batch of 1 on one side broadcasts against N.

@@ -50,7 +50,7 @@ class Explanation:
     #: :func:`~captum_face.maps.region_shares`; None unless both are 112 x 112 pixels and pass their check.
     regions: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]] | None = field(default=None)
     #: Whether each image looks like a face, aligned as the model expects; empty if that is an alignment that
-    #: cannot be checked (:attr:`PairSimilarity.alignment <captum_face.PairSimilarity>` is None).
+    #: cannot be checked (the ``alignment`` of its :class:`~captum_face.PairSimilarity` is None).
     checks: tuple[FaceCheck, ...] = ()
     #: Versions of the packages that made it.
     versions: dict[str, str] = field(default_factory=versions)
@@ -67,7 +67,7 @@ class Explanation:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """What to know of the maps, by topic: failed checks, a threshold that was not given, the cohort."""
+        """Sentences on the maps by topic, such as failed checks, a threshold not given, the cohort."""
         return self.failed_checks | self.settings.get("remarks", {})
 
     @property

@@ -25,7 +25,7 @@ class GalleryAttributions:
     attributions: Tensor
     indices: Tensor  #: ``(k,)`` int64: which images of the gallery these are
     scores: Tensor  #: ``(k,)``: the probe's score against each of them
-    #: What to say of how the maps came about, by topic: see :class:`~captum_face.DetailedAttributions`
+    #: What to say of how the maps came about, by topic, as in :class:`~captum_face.DetailedAttributions`
     remarks: dict[str, str] = field(default_factory=dict)
 
 

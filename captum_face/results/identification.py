@@ -85,7 +85,7 @@ class Identification:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """What to know of the maps, by topic: failed checks, a threshold that was not given, the cohort."""
+        """Sentences on the maps by topic, such as failed checks, a threshold not given, the cohort."""
         return self.failed_checks | self.settings.get("remarks", {})
 
     @property

@@ -7,7 +7,7 @@ import captum.attr
 import pytest
 import torch
 
-from captum_face import PairFeatureAblation, PairKernelShap, PairOcclusion
+from captum_face import PairFeatureAblation, PairKernelShap, PairOcclusion, PairSimilarity
 from captum_face.engines.masks import grid_labels
 from captum_face.maps.regions import face_regions
 
@@ -75,6 +75,14 @@ def test_feature_ablation_takes_face_regions_on_aligned_crops():
         hidden = images[0] * ~mask
         expected = images[0][:, 0, 60:90, 50:60].mean() - hidden[:, 0, 60:90, 50:60].mean()
         assert float(values[0]) == pytest.approx(float(expected), abs=1e-6), name
+
+
+def test_feature_ablation_takes_a_grid_for_another_alignment():
+    images = torch.rand(1, 3, 112, 112), torch.rand(1, 3, 112, 112)
+    for alignment, expected in (("arcface", len(face_regions())), (None, 49)):
+        pair = PairSimilarity(torch.nn.Flatten(), alignment=alignment)
+        attr, _ = PairFeatureAblation(pair).attribute(images)
+        assert len(attr[0, 0].unique()) == expected
 
 
 def test_feature_ablation_takes_a_grid_elsewhere(images):

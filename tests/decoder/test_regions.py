@@ -67,6 +67,13 @@ def test_unaligned_faces_are_refused(pair, images):
         channel_regions(pair, images[0], decoder=small_decoder())
 
 
+def test_images_of_which_most_are_no_aligned_faces_are_warned_of(faces):
+    with pytest.warns(UserWarning, match="4 of 4 images do not look like aligned faces"):
+        channel_regions(load_pair("synthetic"), faces.flip(2), directions=3)
+    with pytest.raises(ValueError, match="a pair with alignment=None"):
+        channel_regions(PairSimilarity(RegionNet(), alignment=None), faces, decoder=small_decoder())
+
+
 def test_agreement_with_itself_is_complete(pair, images, monkeypatch):
     from captum_face.decoder import decoder_channel_maps, regions
 
