@@ -3,7 +3,7 @@
 The check compares where an image is darker or brighter than its surroundings with where faces are: dark
 eyes, brows, nostrils and mouth, bright cheeks, forehead, chin and ridge of the nose, drawn around the five
 points of :data:`~captum_face.maps.regions.LANDMARKS`. No photo went into the drawing. An aligned face also
-fits better as it is than moved, turned or resized a little, so what a near pose fits better counts against it.
+fits better as it is than moved, turned or resized a little: what a near pose fits better counts against it.
 
 The check sees faces that are clearly misplaced and images that hold no face. It does not see shifts of a few
 pixels, and it takes some aligned faces in profile or in the dark for misplaced ones: the rates are on the
