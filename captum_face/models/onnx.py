@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from captum_face.models.onnx_repair import repaired
+
 __all__ = ["OnnxEmbedding", "load_onnx", "onnx_parity"]
 
 TOLERANCE = 1e-3  # relative; converted networks agree to about 1e-6, a wrong operator by far more
+HALF_TOLERANCE = 3e-2  # of files in half precision, which onnxruntime computes in half precision
 DEFAULT_SIZE = (112, 112)
-OPSET = 17  # newest of which onnx2torch 1.5 knows the operators
+CORRRISE = (
+    "CorrRISE explains the original: it needs no gradients and accepts any callable, such as one around an "
+    "onnxruntime session"
+)
 
 
 class OnnxEmbedding(nn.Module):
@@ -105,8 +111,14 @@ def load_onnx(
     (:attr:`OnnxEmbedding.fixed_batch`). Files with another fixed batch are run in the same way, if
     they allow for single images, and refused otherwise.
 
+    Files of opset 7 and newer are read, from PyTorch's exporters and others. What onnx2torch does not know
+    is rewritten first: operators that ONNX defines by others (Gelu, attention, group normalisation), newer
+    forms of known ones, slopes and statistics as MXNet writes them, half precision as float32. The loaded
+    network is an **inference** network: where a BatchNorm or a dropout was exported in training mode, it
+    uses the running statistics and drops nothing, and a warning says so.
+
     Args:
-        path: The file. Its one input is a float32 image batch ``(N, 3, H, W)``.
+        path: The file. Its one input is a float image batch ``(N, 3, H, W)``.
         check: Compare with onnxruntime, on seeded random images of the model's input size.
         output: Name of the output that is the embedding ``(N, D)``; only needed if the file has
             several.
@@ -122,7 +134,10 @@ def load_onnx(
         FileNotFoundError: There is no such file.
         ValueError: It is not an ONNX file, has not one image input or not one embedding output,
             holds an operator that onnx2torch cannot convert, or the converted graph differs from
-            onnxruntime by more than 1e-3 of the largest value.
+            onnxruntime by more than 1e-3 of the largest value (3e-2 for files in half precision).
+
+    Warns:
+        UserWarning: The file holds BatchNorm or dropout in training mode.
     """
     path = Path(path)
     if not path.is_file():
@@ -134,14 +149,26 @@ def load_onnx(
         raise ValueError(f"{path} takes images of the size {size}, got input_size={input_size}")
     size = size or input_size
     output = _select_output(model, output, path)
+    half = any(tensor.data_type in (10, 16) for tensor in model.graph.initializer)
+    model, changes = _repair(model, path)
+    if changes:
+        warnings.warn(
+            f"{path} holds {' and '.join(changes)}. The loaded network is the inference network, with "
+            "running statistics and without dropout; onnxruntime computes other embeddings from this file. "
+            "Export the model after model.eval() to have one network in both",
+            UserWarning,
+            stacklevel=2,
+        )
 
     # Single images first: what they give is right whatever batch the file was exported for.
-    embedding = OnnxEmbedding(_convert(model, path), input_size=size, fixed_batch=True)
+    graph = _convert(model, path)
     images = torch.rand(
         max(batch or 1, 2), 3, *(size or DEFAULT_SIZE), generator=torch.Generator().manual_seed(0)
     )
     try:
         with torch.no_grad():
+            graph = _flat(graph, graph.eval()(images[:1]))
+            embedding = OnnxEmbedding(graph, input_size=size, fixed_batch=True)
             single = embedding(images)
     except Exception as error:
         fixed = f" A batch of {batch} is fixed in it; export it for any batch." if batch else ""
@@ -160,12 +187,12 @@ def load_onnx(
     embedding.fixed_batch = batch is not None or not _batches(embedding.graph, images, single)
     if check:
         difference = onnx_parity(embedding, path, images, output=output)
-        if not difference <= TOLERANCE:  # also refuses NaN
+        tolerance = HALF_TOLERANCE if half else TOLERANCE
+        if not difference <= tolerance:  # also refuses NaN
             raise ValueError(
                 f"the converted graph of {path} differs from onnxruntime by {difference:.2g} of "
-                f"the largest value (at most {TOLERANCE:g} is expected), so it would explain "
-                "another model. CorrRISE explains the original: it needs no gradients and accepts "
-                "any callable, such as one around an onnxruntime session"
+                f"the largest value (at most {tolerance:g} is expected), so it would explain "
+                f"another model. {CORRRISE}"
             )
     return embedding
 
@@ -188,29 +215,60 @@ def onnx_parity(model: nn.Module, path: str | Path, images: Tensor, *, output: s
         ImportError: onnxruntime is not installed.
         ValueError: onnxruntime cannot open the file.
     """
-    ort = _import("onnxruntime")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors only: remarks on unused initializers help nobody here
-    options.intra_op_num_threads = 1  # its waiting threads would slow torch's down
-    try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ValueError(f"onnxruntime cannot open {path} to compare with: {error}") from error
-    source = session.get_inputs()[0]
-    first = source.shape[0]  # an integer where it is fixed, a name or None where it is open
-    batch = first if isinstance(first, int) and first > 0 else 1
-    names = [output or session.get_outputs()[0].name]
-    expected = torch.cat(
-        [
-            torch.from_numpy(session.run(names, {source.name: part.float().cpu().numpy()})[0])
-            for part in images.split(batch)
-        ]
-    )
+    original = _read(Path(path))
+    name = output or original.graph.output[0].name
+    _select_output(original, name, Path(path))
+    model_proto, changes = _repair(original, Path(path))
+    sources: list[str | bytes] = [str(path)] if not changes else []
+    failures = []
+    for source in [*sources, model_proto.SerializeToString()]:
+        try:
+            expected = _onnxruntime(source, images, name)
+            break
+        except ImportError:
+            raise
+        except Exception as error:  # onnxruntime has exceptions of its own, for loading and for running
+            failures.append(str(error))
+    else:
+        raise ValueError(
+            f"onnxruntime cannot run {path} to compare with: {failures[0]}. Load it with check=False if "
+            "you know that the converted network is right"
+        )
     with torch.no_grad():
         got = model(images).cpu()
-    if got.shape != expected.shape:
+    # (N, D, 1, 1) and (D,) are embeddings (N, D) too
+    if got.numel() != expected.numel() or (expected.ndim == 2 and got.shape != expected.shape):
         return float("inf")
+    expected = expected.reshape(got.shape)
     return float((got - expected).abs().max() / expected.abs().max())
+
+
+def _onnxruntime(source: str | bytes, images: Tensor, output: str) -> Tensor:
+    """What onnxruntime answers, from a file or from a serialised model."""
+    ort = _import("onnxruntime")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised; its own lines beside that help nobody here
+    options.intra_op_num_threads = 1  # its waiting threads would slow torch's down
+    session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    image_input = session.get_inputs()[0]
+    first = image_input.shape[0]  # an integer where it is fixed, a name or None where it is open
+    batch = first if isinstance(first, int) and first > 0 else 1
+    dtype = {"tensor(float16)": torch.float16, "tensor(double)": torch.float64}.get(
+        image_input.type, torch.float32
+    )
+    parts = [part.to("cpu", dtype).numpy() for part in images.split(batch)]
+    return torch.cat(
+        [torch.from_numpy(session.run([output], {image_input.name: part})[0]).float() for part in parts]
+    )
+
+
+def _flat(graph: nn.Module, single: Tensor) -> nn.Module:
+    """Makes rows of embeddings ``(N, D, 1, 1)``, and of the ``(D,)`` that a single image may give."""
+    if single.ndim == 1:
+        return nn.Sequential(graph, nn.Unflatten(0, (1, -1)))
+    if single.ndim > 2 and single.numel() == max(single.shape[1:]) and len(single) == 1:
+        return nn.Sequential(graph, nn.Flatten(1))
+    return graph
 
 
 def _batches(graph: nn.Module, images: Tensor, single: Tensor) -> bool:
@@ -247,6 +305,11 @@ def _read(path: Path) -> Any:
     try:
         model = onnx.load(str(path))
     except Exception as error:
+        if "external" in str(error).lower() or "should be stored in" in str(error):
+            raise ValueError(
+                f"{path} keeps its weights in another file, which cannot be read: {error}. Put that file "
+                "beside the .onnx file, under the name it was exported with"
+            ) from error
         raise ValueError(
             f"cannot read {path} as an ONNX file ({type(error).__name__}: {error}); PyTorch "
             "weights are opened by captum_face.models.load_weights"
@@ -267,13 +330,13 @@ def _image_input(model: Any, path: Path) -> tuple[int | None, tuple[int, int] | 
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     shapes = {value.name: _shape(value) for value in inputs}
-    floats = all(value.type.tensor_type.elem_type == 1 for value in inputs)
+    floats = all(value.type.tensor_type.elem_type in (1, 10, 11, 16) for value in inputs)
     shape = next(iter(shapes.values()), [])
     if len(inputs) != 1 or not floats or len(shape) != 4 or shape[1] not in (3, None):
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"
         raise ValueError(
-            f"expected one float32 image input (N, 3, H, W) in {path}, got: {listed}"
-            f"{'' if floats else ', not all float32'}; export the model with such an input"
+            f"expected one floating-point image input (N, 3, H, W) in {path}, got: {listed}"
+            f"{'' if floats else ', not all floating point'}; export the model with such an input"
         )
     height, width = shape[2:]
     return shape[0], (height, width) if height and width else None
@@ -296,35 +359,35 @@ def _select_output(model: Any, output: str | None, path: Path) -> str:
     return output
 
 
-def _convert(model: Any, path: Path) -> nn.Module:
+def _repair(model: Any, path: Path) -> tuple[Any, list[str]]:
+    """The graph in terms that onnx2torch knows, and what it does otherwise than the file says."""
     _import("torchvision")  # first and alone, so that a broken build is told apart
-    convert = _import("onnx2torch").convert
+    registry = _import("onnx2torch.node_converters")
+
+    def known(operator: str, version: int) -> bool:
+        try:
+            return bool(registry.get_converter(operator, version))
+        except NotImplementedError:
+            return False
+
     try:
-        return convert(_simplified(model))
+        return repaired(model, known)
     except Exception as error:
-        operator = re.search(r"operation_type='(\w+)', version=(\d+)", str(error))
-        reason = f"{type(error).__name__}: {error}"
-        if operator:
-            reason = f"onnx2torch does not know its operator {operator[1]} (version {operator[2]})"
-        raise ValueError(
-            f"cannot convert {path} to PyTorch: {reason}. Export it with opset {OPSET} or without that "
-            "operator; or explain it by CorrRISE, which needs no gradients and accepts any callable, such "
-            "as one around an onnxruntime session"
-        ) from error
+        raise _cannot_convert(path, error) from error
 
 
-def _simplified(model: Any) -> Any:
-    """The same graph in terms that onnx2torch knows; the comparison with onnxruntime covers this too."""
-    if any(opset.domain in ("", "ai.onnx") and opset.version > OPSET for opset in model.opset_import):
-        # PyTorch exports newer opsets by default; operators without a way back are named by _convert
-        with contextlib.suppress(Exception):
-            model = _import("onnx.version_converter").convert_version(model, OPSET)
-    # equal weights are exported once, and passed through Identity to their other uses
-    nodes, weights = model.graph.node, {tensor.name for tensor in model.graph.initializer}
-    shared = [node for node in nodes if node.op_type == "Identity" and node.input[0] in weights]
-    names = {node.output[0]: node.input[0] for node in shared}
-    for node in shared:
-        nodes.remove(node)
-    for node in nodes:
-        node.input[:] = [names.get(name, name) for name in node.input]
-    return model
+def _convert(model: Any, path: Path) -> nn.Module:
+    try:
+        return _import("onnx2torch").convert(model)
+    except ImportError:
+        raise
+    except Exception as error:
+        raise _cannot_convert(path, error) from error
+
+
+def _cannot_convert(path: Path, error: Exception) -> ValueError:
+    operator = re.search(r"operation_type='(\w+)', version=(\d+)", str(error))
+    reason = f"{type(error).__name__}: {error}"
+    if operator:
+        reason = f"onnx2torch does not know its operator {operator[1]} (version {operator[2]})"
+    return ValueError(f"cannot convert {path} to PyTorch: {reason}. {CORRRISE}")
