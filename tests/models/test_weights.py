@@ -64,6 +64,96 @@ def test_wrapped_state_dicts(tmp_path, state, wrap):
     assert same(model, state)
 
 
+WORDS = [
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "net",
+    "net_state_dict",
+    "params",
+    "params_ema",
+    "ema",
+    "ema_state_dict",
+    "student",
+    "teacher",
+    "backbone",
+    "module",
+    "_orig_mod",
+    "encoder",
+    "network",
+    "generator",
+    "weights",
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("word", WORDS)
+def test_any_container_and_prefix_in_any_order(tmp_path, word, dtype):
+    kept = {n: v.to(dtype) if v.is_floating_point() else v for n, v in network(seed=1).state_dict().items()}
+    other = WORDS[(WORDS.index(word) + 5) % len(WORDS)]
+    for wrap in (
+        {word: kept, "epoch": 3},
+        {word: {other: prefixed(kept, "module._orig_mod."), "optimizer": {"state": {0: torch.zeros(3)}}}},
+        {other: {**prefixed(kept, f"{word}."), "head.weight": torch.zeros(7)}},
+    ):
+        torch.save(wrap, tmp_path / "weights.pth")
+        model = load_weights(network(), tmp_path / "weights.pth")
+        assert model[0].weight.dtype == torch.float32
+        assert same(model, {n: v.to(model.state_dict()[n].dtype) for n, v in kept.items()})
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_of_several_that_fit_one_is_taken_and_said(tmp_path, inside):
+    student, teacher = network(seed=1).state_dict(), network(seed=2).state_dict()
+    both = {"student": student, "teacher": teacher}
+    if inside:
+        both = {"state_dict": {f"{who}.{n}": v for who, state in both.items() for n, v in state.items()}}
+    torch.save(both, tmp_path / "weights.pth")
+    place = "state_dict." if inside else ""
+    with pytest.warns(
+        UserWarning, match=rf"took '{place}student', not '{place}teacher'.*key='{place}teacher'"
+    ):
+        assert same(load_weights(network(), tmp_path / "weights.pth"), student)
+    assert same(load_weights(network(), tmp_path / "weights.pth", key=f"{place}teacher"), teacher)
+    with pytest.raises(ValueError, match=r"under key='ema' in .*found .*student"):
+        load_weights(network(), tmp_path / "weights.pth", key="ema")
+    both = {"model": network(seed=1, width=5).state_dict(), "ema": teacher}  # one fits
+    torch.save(both, tmp_path / "weights.pth")
+    assert same(load_weights(network(), tmp_path / "weights.pth"), teacher)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_quantised_entries_are_refused(tmp_path, state, dtype):
+    torch.save({**state, "0.weight": state["0.weight"].to(dtype)}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=rf"1 of another type.*\(0\.weight: {str(dtype)[6:]}\)"):
+        load_weights(network(), tmp_path / "weights.pth")
+
+
+def test_whole_programs_are_refused_with_a_way_out_that_works(tmp_path):
+    class Net(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            torch.manual_seed(seed)
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.conv(x).flatten(1)
+
+    source = Net(1).eval()
+    torch.jit.save(torch.jit.trace(source, torch.rand(1, 3, 8, 8)), str(tmp_path / "script.pt"))
+    torch.export.save(torch.export.export(source, (torch.rand(1, 3, 8, 8),)), str(tmp_path / "program.pt2"))
+    for name, what in (("script.pt", "a scripted model"), ("program.pt2", "an exported program")):
+        with pytest.raises(ValueError, match=rf"is {what}.*torch\.save") as caught:
+            load_weights(Net(0), tmp_path / name)
+        code = (
+            str(caught.value)
+            .split("weights alone: ")[1]
+            .replace("weights.pth", str(tmp_path / "weights.pth"))
+        )
+        exec(code, {"torch": torch})
+        assert torch.equal(load_weights(Net(0), tmp_path / "weights.pth").conv.weight, source.conv.weight)
+
+
 def test_a_prefix_of_the_models_own_is_kept(tmp_path):
     source, model = nn.ModuleDict({"model": network(1)}), nn.ModuleDict({"model": network()})
     torch.save(prefixed(source.state_dict(), "module."), tmp_path / "weights.pt")
@@ -153,7 +243,8 @@ def test_a_truncated_or_empty_file(tmp_path, state, name):
     ("content", "got"),
     [
         ({"epoch": 3, "lr": 0.1}, "a dict of epoch, lr"),
-        ({"state_dict": {}}, "a dict of nothing"),
+        ({"state_dict": {}}, "a dict of state_dict"),
+        ({}, "a dict of nothing"),
         (torch.zeros(3), "a Tensor"),
         ([torch.zeros(3)], "a list"),
     ],
