@@ -239,6 +239,7 @@ def captum_method(method_class: type[captum.attr.Attribution], name: str) -> typ
     _require_captum_method(method_class)
 
     class Method(EachSide):
+        captum_class = method_class  # whose docstrings say what its options mean
         needs = _needs(method_class)
         family, source, sampled_baselines = "Captum", "Captum", issubclass(method_class, _SAMPLED_BASELINES)
 

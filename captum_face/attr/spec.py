@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ from captum_face.data.faces import image_files
 from captum_face.maps.signed import smooth
 from captum_face.pair.passes import digest
 
-__all__ = ["AnyMethod", "MethodSpec", "display_name", "display_parts", "parse_methods"]
+__all__ = ["AnyMethod", "MethodSpec", "display_name", "display_parts", "option_meanings", "parse_methods"]
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,36 @@ def display_parts(method: str) -> tuple[str, list[str]]:
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", parts[-1]).replace("_", " ")
         return f"Captum {words}" if parts[0] == "captum" else words, _items(rest)
     return method, []
+
+
+def option_meanings(kind: type[PairAttribution]) -> dict[str, str]:
+    """What the options of a method mean, by name, as the docstrings of it and of what it is made of say.
+
+    Args:
+        kind: A class of METHODS, or what :meth:`MethodSpec.of` makes of a class of Captum.
+
+    Example::
+
+        >>> option_meanings(METHODS["corrrise"])["seed"].partition(";")[0]
+        'Makes the maps repeatable'
+    """
+    classes = [base for base in reversed(kind.__mro__) if issubclass(base, PairAttribution)]
+    if "captum_class" in vars(kind):
+        classes.append(vars(kind)["captum_class"])
+    found: dict[str, str] = {}
+    for place in (*classes, *(vars(base).get("attribute") for base in classes)):
+        found |= _documented_arguments(place)
+    return found
+
+
+def _documented_arguments(place: object) -> dict[str, str]:
+    """The ``Args`` of a docstring in Google's style, by name."""
+    text = inspect.cleandoc(place.__doc__ or "")
+    section = re.search(r"^Args:\n+(.*?)(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE)
+    name = r"^ {4}(\w+)(?: \([^\n]*\))?: "  # Captum's have their type behind them
+    entry = re.compile(rf"{name}(.*?)(?={name}|\Z)", re.DOTALL | re.MULTILINE)
+    found = entry.findall(section[1]) if section else []
+    return {name: " ".join(meaning.split()) for name, meaning, _ in found}
 
 
 def _named(name: str) -> type[PairAttribution]:

@@ -14,13 +14,16 @@ from typing import Any, TypeVar
 
 import click
 import torch
+from click.shell_completion import CompletionItem
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor
 
 from captum_face._validation import require_choice
+from captum_face.attr import METHODS
 from captum_face.attr.each_side import EachSide, require_layer
 from captum_face.attr.spec import MethodSpec
 from captum_face.data import FacePairs, read_bin, read_pairs, synthetic_pairs
+from captum_face.models import MODELS
 from captum_face.pair.passes import batches_of, require_batch_size
 from captum_face.pair.scores import Threshold, threshold_source
 from captum_face.pair.similarity import PRECISIONS, PairSimilarity
@@ -33,6 +36,7 @@ __all__ = [
     "check_file_names",
     "check_methods",
     "cohort_option",
+    "complete_methods",
     "device_option",
     "model_options",
     "named_methods",
@@ -67,12 +71,27 @@ METHOD = "NAME[:KEY=VALUE,...]"
 _LONGEST_NAME = 150
 
 
+def complete_methods(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """What a shell offers behind ``--method``: names that begin as the user has begun."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [name for name in METHODS if name.startswith(incomplete)]
+
+
+def _complete_models(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    names = [CompletionItem(name) for name in MODELS if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
+
+
 def model_options(command: Command) -> Command:
     """The options that name a model: ``model``, ``weights`` and ``preprocess``."""
     options = (
         click.option(
             "--model",
             required=True,
+            shell_complete=_complete_models,
             help="A known name, FILE.onnx, or module:factory for a model of your own.",
         ),
         click.option(

@@ -12,6 +12,7 @@ from captum_face.cli._options import (
     METHOD,
     alignment_option,
     check_methods,
+    complete_methods,
     model_options,
     named_methods,
     on_terminal,
@@ -42,6 +43,7 @@ __all__ = ["benchmark"]
     "methods",
     multiple=True,
     metavar=METHOD,
+    shell_complete=complete_methods,
     help="A method with its options, as for the command explain, or all; repeatable.  [default: all]",
 )
 @click.option("--metric", "metrics", multiple=True, help="Instead of the protocol's; repeatable.")

@@ -16,6 +16,7 @@ from captum_face.cli._options import (
     alignment_option,
     check_file_names,
     cohort_option,
+    complete_methods,
     model_options,
     named_methods,
     output_folder_option,
@@ -60,6 +61,7 @@ DEFAULT_METHODS = ("fggb", "corrrise", "morph_gradients")
     "methods",
     multiple=True,
     metavar=METHOD,
+    shell_complete=complete_methods,
     help=f"A method with its options, or all; repeatable.  [default: {', '.join(DEFAULT_METHODS)}]",
 )
 @running_options

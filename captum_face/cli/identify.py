@@ -13,6 +13,7 @@ from captum_face.cli._options import (
     check_file_names,
     check_methods,
     cohort_option,
+    complete_methods,
     model_options,
     output_folder_option,
     progress_option,
@@ -50,6 +51,7 @@ __all__ = ["identify"]
     default="corrrise",
     show_default=True,
     metavar=METHOD,
+    shell_complete=complete_methods,
     help="A method with its options, as for the command explain.",
 )
 @click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, help="Matches to explain.")

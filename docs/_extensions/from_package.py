@@ -11,7 +11,6 @@ command stands in ``cli.md``, every public name in ``api.md``.
 from __future__ import annotations
 
 import csv
-import inspect
 import json
 import re
 import sys
@@ -28,6 +27,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import captum_face
 from captum_face.attr import METHODS, PairAttribution, get_method
+from captum_face.attr.spec import option_meanings
 from captum_face.benchmark import METRICS
 from captum_face.cli import COMMANDS
 from captum_face.cli import main as command_line
@@ -102,7 +102,7 @@ class MethodOptions(Table):
 
     def rows(self) -> list[list[str]]:
         cls = get_method(self.arguments[0])
-        meaning = documented_arguments(PairAttribution) | documented_arguments(cls.attribute)
+        meaning = {name: as_markdown(text) for name, text in option_meanings(cls).items()}
         options = cls.options()
         undocumented = options.keys() - meaning.keys()
         if undocumented:
@@ -337,13 +337,9 @@ def limit(value: float) -> str:
     return "none" if value in (float("inf"), -float("inf")) else f"{value:g}"
 
 
-def documented_arguments(function: Any) -> dict[str, str]:
-    """The ``Args`` of a Google-style docstring as Markdown, by name."""
-    text = inspect.getdoc(function) or ""
-    section = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE)
-    entry = re.compile(r"^ {4}(\w+): (.*?)(?=^ {4}\w+: |\Z)", re.DOTALL | re.MULTILINE)
-    found = entry.findall(section[1]) if section else []
-    return {name: re.sub(r":([\w:]+):`", r"{\1}`", " ".join(meaning.split())) for name, meaning in found}
+def as_markdown(text: str) -> str:
+    """Roles of reStructuredText in the way of Markdown."""
+    return re.sub(r":([\w:]+):`", r"{\1}`", text)
 
 
 def plain_returns(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

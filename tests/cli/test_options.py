@@ -40,7 +40,8 @@ def test_precision_and_batch_size_reach_the_model(folder, monkeypatch):
     result = run(*PAIR, "--method", "corrrise:n_masks=6", "--precision", "bfloat16", "--batch-size", "3")
     assert result.exit_code == 0, result.output
     assert ("bfloat16", 3) in seen
-    summary = json.loads((folder / "out" / "corrrise_n_masks=6.json").read_text("utf-8"))
+    (saved,) = (folder / "out").glob("*corrrise_n_masks=6.json")
+    summary = json.loads(saved.read_text("utf-8"))
     assert summary["protocol"]["precision"] == "bfloat16"
     assert default_batch_size(torch.device("cpu")) == rule  # for that run alone
 
@@ -84,3 +85,19 @@ def test_progress_bars_on_a_terminal_alone(folder, monkeypatch):
             with pytest.raises(SystemExit):
                 main(arguments)
         assert ("%|" in stream.getvalue()) == bars
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion(shell):
+    from click.shell_completion import get_completion_class
+
+    def offered(*words):
+        kind = get_completion_class(shell)(main, {}, "captum-face", "_CAPTUM_FACE_COMPLETE")
+        return [item.value for item in kind.get_completions(list(words[:-1]), words[-1])]
+
+    assert offered("tr") == ["train-decoder"]
+    assert offered("explain", "--met") == ["--method"]
+    assert offered("explain", "--method", "corr") == ["corrrise"]
+    assert offered("methods", "fg") == ["fggb"]
+    assert offered("identify", "--model", "iresnet1") == ["iresnet18", "iresnet100"]
+    assert "captum-face" in get_completion_class(shell)(main, {}, "captum-face", "_X").source()
