@@ -8,26 +8,32 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
-from matplotlib.figure import Figure
+from matplotlib.colors import Normalize
+from matplotlib.text import Text
 from torch import Tensor
 
 from captum_face._files import printable
 from captum_face._validation import require_pair
+from captum_face.figures._look import AGAINST, FOR, AnyFigure, Look, Place, require_place, root
 from captum_face.figures._style import PairFigure
 from captum_face.maps.signed import pixel_map, smooth
 from captum_face.pair.scores import decision_text
 
 __all__ = [
     "AGAINST",
+    "ALL_ZERO",
     "FOR",
     "as_grey",
     "as_picture",
+    "bare",
     "colour_bar",
     "draw_evidence",
+    "draw_label",
+    "draw_map",
     "draw_outline",
     "draw_picture",
     "draw_row",
+    "new_figure",
     "new_grid",
     "overlay",
     "pictures_and_maps",
@@ -37,14 +43,17 @@ __all__ = [
     "signed_map",
     "smoothing_note",
     "title",
+    "title_lines",
     "wrapped_title",
+    "write",
 ]
 
-# Red against, blue for: told apart with any colour vision.
-AGAINST, FOR = (np.array(to_rgb(colour)) for colour in ("#b2182b", "#2166ac"))
-_COLOURS = LinearSegmentedColormap.from_list("against_for", [tuple(AGAINST), "white", tuple(FOR)])
+# Names and verdicts are texts, no formulas.
+_PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False}
+ALL_ZERO = "empty map: all 0"
+DEFAULT = Look()
 _LETTERS = 13  # of 9 points that fill an inch
-_OPACITY = 0.85  # of the strongest colour, so that the face shows through
+_LABEL = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1.0}  # ground of words in a panel
 _EMPTY = 0.02  # a panel whose strongest value is below this share of the scale is as good as empty
 
 
@@ -60,11 +69,9 @@ def as_grey(picture: np.ndarray, darkest: float) -> np.ndarray:
     return darkest + (1 - darkest) * grey
 
 
-def overlay(picture: np.ndarray, signed: np.ndarray) -> np.ndarray:
+def overlay(picture: np.ndarray, signed: np.ndarray, look: Look = DEFAULT) -> np.ndarray:
     """Colours over the grey picture, as opaque as the relevance is strong; ``signed`` in [-1, 1]."""
-    colour = np.where(signed[..., None] > 0, FOR, AGAINST)
-    alpha = _OPACITY * np.clip(np.abs(signed), 0, 1)[..., None]
-    return np.clip(as_grey(picture, 0.25) * (1 - alpha) + colour * alpha, 0, 1)
+    return look.over(as_grey(picture, 0.25), signed)
 
 
 def signed_map(attribution: Tensor, sigma: float) -> np.ndarray:
@@ -103,23 +110,41 @@ def saturation(maps: list[np.ndarray], percentile: float) -> float:
     return float(np.percentile(size, percentile)) or float(size.max()) or 1.0
 
 
+def new_figure(size: tuple[float, float]) -> PairFigure:
+    """A figure outside of pyplot's state; ``size``: width and height in inches."""
+    return PairFigure(figsize=size, layout="constrained", dpi=150)
+
+
 def new_grid(
-    rows: int, columns: int, size: tuple[float, float], wspace: float | None = None
-) -> tuple[Figure, np.ndarray]:
-    """A figure outside of pyplot's state, and its panels ``(rows, columns)`` without ticks and frames.
+    rows: int,
+    columns: int,
+    size: tuple[float, float],
+    wspace: float | None = None,
+    place: Place | None = None,
+) -> tuple[AnyFigure, np.ndarray]:
+    """A figure and its panels ``(rows, columns)`` without ticks and frames.
 
     Args:
         rows: Panels below each other.
         columns: Panels side by side.
         size: Width and height of the figure in inches.
         wspace: Space between panels as a share of their width; None for matplotlib's.
+        place: Where to draw; None for a figure of its own.
     """
-    figure = PairFigure(figsize=size, layout="constrained", dpi=150)
-    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": wspace})
+    figure, axes = (new_figure(size), None) if place is None else require_place(place, rows, columns)
+    if axes is None:
+        axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": wspace})
     for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.set_frame_on(False)
+        bare(axis)
     return figure, axes
+
+
+def bare(axis: Axes) -> Axes:
+    """The axes without ticks, grid and frame."""
+    axis.grid(False)
+    axis.set(xticks=[], yticks=[])
+    axis.set_frame_on(False)
+    return axis
 
 
 def draw_picture(
@@ -128,25 +153,49 @@ def draw_picture(
     """A picture with a heading above it."""
     axis.imshow(picture, interpolation="bilinear")
     weight = "bold" if bold else "normal"
-    axis.set_title(printable(heading), fontsize=fontsize, fontweight=weight, parse_math=False)
+    axis.set_title(printable(heading), fontsize=fontsize, fontweight=weight, **_PLAIN)
 
 
-def draw_evidence(axes: np.ndarray, picture: np.ndarray, signed: np.ndarray) -> None:
+def draw_map(
+    axis: Axes, picture: np.ndarray, signed: np.ndarray, look: Look = DEFAULT, empty: str = ""
+) -> None:
+    """A map over its picture; ``signed`` in [-1, 1], ``empty``: what is said of a map of zeros."""
+    axis.imshow(overlay(picture, signed, look), interpolation="bilinear")
+    look.lines(axis, signed)
+    strongest = np.abs(signed).max()
+    if strongest < _EMPTY:
+        # Said in words: a grey face alone looks like a figure that failed.
+        axis.text(
+            0.5, 0.03, "next to nothing" if strongest else empty, transform=axis.transAxes, fontsize=7,
+            ha="center", va="bottom", color="black", bbox=_LABEL, **_PLAIN,
+        )  # fmt: skip
+
+
+def draw_evidence(axes: np.ndarray, picture: np.ndarray, signed: np.ndarray, look: Look = DEFAULT) -> None:
     """What speaks for a match and what speaks against, in two panels; ``signed`` in [-1, 1]."""
-    for axis, part in zip(axes, (signed.clip(min=0), signed.clip(max=0)), strict=True):
-        axis.imshow(overlay(picture, part), interpolation="bilinear")
-        if np.abs(part).max() < _EMPTY:
-            # Said in words: a grey face alone looks like a figure that failed.
-            axis.text(0.5, 0.04, "next to nothing", transform=axis.transAxes, ha="center", fontsize=7)
+    empty = ("nothing speaks for it", "nothing speaks against it") if signed.any() else (ALL_ZERO,) * 2
+    for axis, part, said in zip(axes, (signed.clip(min=0), signed.clip(max=0)), empty, strict=True):
+        draw_map(axis, picture, part, look, said)
 
 
-def draw_row(axes: np.ndarray, picture: np.ndarray, signed: np.ndarray, heading: str | None = None) -> None:
+def draw_row(
+    axes: np.ndarray,
+    picture: np.ndarray,
+    signed: np.ndarray,
+    heading: str | None = None,
+    look: Look = DEFAULT,
+) -> None:
     """The photo and what speaks for and against, in three panels; ``heading``: above the photo, if any."""
     draw_picture(axes[0], picture)
-    draw_evidence(axes[1:], picture, signed)
+    draw_evidence(axes[1:], picture, signed, look)
     if heading is not None:
         for axis, text in zip(axes, (heading, "speaks for a match", "speaks against"), strict=True):
-            axis.set_title(printable(text), fontsize=9, parse_math=False)
+            axis.set_title(printable(text), fontsize=9, **_PLAIN)
+
+
+def draw_label(axis: Axes, text: str, fontsize: float) -> None:
+    """A text beside a row of panels, upwards."""
+    axis.set_ylabel(printable(text), fontsize=fontsize, **_PLAIN)
 
 
 def draw_outline(axes: np.ndarray, mask: Tensor) -> None:
@@ -158,16 +207,17 @@ def draw_outline(axes: np.ndarray, mask: Tensor) -> None:
 
 
 def colour_bar(
-    figure: Figure,
+    figure: AnyFigure,
     axes: np.ndarray,
     limit: float,
     label: str = "against  ←  relevance  →  for the same person",
     *,
     fontsize: float = 9.0,
+    look: Look = DEFAULT,
     **place: Any,
 ) -> None:
     """The scale from ``-limit`` to ``limit`` beside all panels."""
-    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), _COLOURS), ax=axes, **place)
+    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), look.scale), ax=axes, **place)
     bar.set_ticks([-limit, 0, limit], labels=[f"−{limit:.2g}", "0", f"{limit:.2g}"])
     bar.set_label(label, fontsize=fontsize)
     bar.ax.tick_params(labelsize=fontsize - 1)
@@ -185,16 +235,46 @@ def smoothing_note(sigma: float) -> str:
     return f"smoothed, σ = {sigma:g} px" if sigma else ""
 
 
-def title(figure: Figure, sentence: str, notes: list[str], *, fontsize: float = 10.0) -> None:
-    """A sentence, and below it the notes that are not empty, in lines that fit the figure's width."""
-    width = int(figure.get_figwidth() * _LETTERS * 9 / fontsize)
-    sentence, *notes = map(printable, (sentence, *notes))
+def write(figure: AnyFigure, x: float, y: float, text: str, fontsize: float) -> None:
+    """A text above a place in a figure, in shares of its size."""
+    figure.text(x, y, printable(text), ha="center", va="bottom", fontsize=fontsize, **_PLAIN)
+
+
+def title(
+    figure: AnyFigure,
+    sentence: str,
+    notes: list[str],
+    *,
+    fontsize: float = 10.0,
+    own: str | None = None,
+    place: Place | None = None,
+) -> Text | None:
+    """A sentence, and below it the notes that are not empty, in lines that fit the figure's width.
+
+    Args:
+        figure: Where it is drawn.
+        sentence: The first line.
+        notes: Further lines.
+        fontsize: In points.
+        own: A caller's own title in place of all that; empty for none.
+        place: Where a caller wants the figure: above axes of other figures there is no title but the own.
+    """
+    if own is not None and not isinstance(own, str):
+        raise TypeError(f"expected title as a text, got {own!r}")
+    lines = title_lines(figure, sentence, notes, fontsize) if own is None else own.splitlines()
+    if lines and (own is not None or place is None or isinstance(place, AnyFigure)):
+        return figure.suptitle(printable("\n".join(lines)), fontsize=fontsize, **_PLAIN)
+    return None
+
+
+def title_lines(figure: AnyFigure, sentence: str, notes: list[str], fontsize: float) -> list[str]:
+    """The lines of a title."""
+    inches = figure.bbox.width / root(figure).dpi
+    width = max(20, int(inches * _LETTERS * 9 / fontsize))
     lines = [sentence[:1].upper() + sentence[1:], " · ".join(filter(None, notes))]
-    lines = [part for line in lines for part in textwrap.wrap(line, width)]
-    if lines:
-        figure.suptitle("\n".join(lines), fontsize=fontsize, parse_math=False)
+    return [part for line in lines for part in textwrap.wrap(printable(line), width)]
 
 
-def wrapped_title(figure: Figure, text: str) -> None:
+def wrapped_title(figure: AnyFigure, text: str) -> None:
     """A title in as many lines as the figure's width asks for."""
-    figure.suptitle(textwrap.fill(text, int(_LETTERS * figure.get_figwidth())), fontsize=9)
+    figure.suptitle("\n".join(title_lines(figure, text, [], 9)), fontsize=9, **_PLAIN)

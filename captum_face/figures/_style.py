@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.figure import Figure
 
-__all__ = ["PairFigure", "own_style", "png_of"]
+__all__ = ["PairFigure", "own_style", "png_of", "styled"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # What the user's rcParams keep deciding: fonts, for names in any script; how fonts go into files; resolution.
 _USERS = (
@@ -20,22 +24,39 @@ _USERS = (
     "tk.", "macosx.", "keymap.", "figure.max_open_warning", "figure.raise_window", "date.", "docstring.",
     "timezone", "animation.",
 )  # fmt: skip
+# What decides how pictures lie in axes, and how texts are set.
+_PICTURES = ("image.", "contour.", "text.usetex", "text.parse_math", "axes.grid", "axes.title", "mathtext.")
 _SCREEN = 110  # dots an inch of a picture in a notebook
 # rcParams belong to the whole process: one figure at a time is drawn in a style that is not the user's.
 _LOCK = threading.RLock()
 
 
 @contextmanager
-def own_style() -> Iterator[None]:
-    """matplotlib's defaults in place of the user's rcParams, but for fonts and the like."""
+def own_style(only: tuple[str, ...] = ("",)) -> Iterator[None]:
+    """matplotlib's defaults in place of the user's rcParams, but for fonts and the like.
+
+    Args:
+        only: How the names of those begin that are replaced.
+    """
     with _LOCK:
         own = {
             name: value
             for name, value in matplotlib.rcParamsDefault.items()
-            if not name.startswith(_USERS) and not name.startswith("_")
+            if name.startswith(only) and not name.startswith((*_USERS, "_"))
         }
         with matplotlib.rc_context(own):
             yield
+
+
+def styled(show: Callable[P, R]) -> Callable[P, R]:
+    """A function that draws in the own style, and into axes of a caller in the caller's, pictures upright."""
+
+    @wraps(show)
+    def drawn(*args: P.args, **options: P.kwargs) -> R:
+        with own_style(_PICTURES if options.get("axes") is not None else ("",)):
+            return show(*args, **options)
+
+    return drawn
 
 
 class PairFigure(Figure):

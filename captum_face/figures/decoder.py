@@ -11,12 +11,15 @@ from captum_face.decoder.counterfactuals import Counterfactual
 from captum_face.decoder.network import FaceDecoder, decode
 from captum_face.decoder.regions import ChannelRegions
 from captum_face.figures import _drawing as draw
+from captum_face.figures._look import AnyFigure, root
+from captum_face.figures._style import styled
 from captum_face.pair.scores import decision_text
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["show_channels", "show_counterfactual", "show_reconstructions"]
 
 
+@styled
 def show_reconstructions(pair: PairSimilarity, decoder: FaceDecoder, images: Tensor) -> Figure:
     """Draws images above their reconstructions, with the cosine of both embeddings.
 
@@ -36,9 +39,10 @@ def show_reconstructions(pair: PairSimilarity, decoder: FaceDecoder, images: Ten
         draw.draw_picture(axes[0, column], draw.as_picture(image))
         draw.draw_picture(axes[1, column], draw.as_picture(picture), f"{cosine:.2f}", fontsize=8)
     draw.wrapped_title(figure, "images, and their reconstructions with the cosine of both embeddings")
-    return figure
+    return root(figure)
 
 
+@styled
 def show_channels(found: ChannelRegions, images: Tensor, *, count: int = 12, columns: int = 6) -> Figure:
     """Draws where the strongest channels draw, over the mean face.
 
@@ -63,9 +67,10 @@ def show_channels(found: ChannelRegions, images: Tensor, *, count: int = 12, col
         figure,
         f"where the picture changes without the {what}, over the mean face; × density in its densest region",
     )
-    return figure
+    return root(figure)
 
 
+@styled
 def show_counterfactual(found: Counterfactual) -> Figure:
     """Draws A, A with ever more of B's channels, and B; below, where each picture differs from the first.
 
@@ -94,10 +99,10 @@ def show_counterfactual(found: Counterfactual) -> Figure:
         else ""
     )
     draw.wrapped_title(figure, verdict + way + " (bold: accepted)")
-    return figure
+    return root(figure)
 
 
-def _grid(rows: int, columns: int, images: Tensor, below: float = 0.0) -> tuple[Figure, np.ndarray]:
+def _grid(rows: int, columns: int, images: Tensor, below: float = 0.0) -> tuple[AnyFigure, np.ndarray]:
     """A figure for rows of faces; ``below``: room for titles, in inches a row."""
     height = 1.3 * images.shape[-2] / images.shape[-1] + below
     return draw.new_grid(rows, columns, (1.3 * columns, rows * height + 0.6))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from captum_face._files import printable
 from captum_face.attr.spec import display_name
 from captum_face.figures import _drawing as draw
+from captum_face.figures._look import Look, Place, require_figsize, root
+from captum_face.figures._style import styled
 
 __all__ = ["show_explanation"]
 
 _SIDE = 2.0  # width of a panel in inches
 
 
+@styled
 def show_explanation(
     inputs: tuple[Tensor, Tensor],
     attributions: tuple[Tensor, Tensor],
@@ -28,6 +31,12 @@ def show_explanation(
     index: int = 0,
     sigma: float = 0.0,
     percentile: float = 99.5,
+    cmap: str | Colormap | None = None,
+    alpha: float | None = None,
+    contour: bool | float = False,
+    axes: Place | None = None,
+    figsize: tuple[float, float] | None = None,
+    title: str | None = None,
 ) -> Figure:
     """Draws a pair with what speaks for a match and what speaks against it.
 
@@ -46,22 +55,35 @@ def show_explanation(
         index: Which pair of the batch.
         sigma: Smooth the maps by a Gaussian of so many pixels; the title says so. 0 shows them as they are.
         percentile: Absolute value at which the colour saturates, as a percentile over both maps.
+        cmap: Colours of a diverging colormap of matplotlib, by name or itself: its end for the
+            same person, its start against. None for blue and red, which any
+            colour vision tells apart.
+        alpha: Opacity of the strongest colour, above 0 and at most 1; None for 0.85.
+        contour: True for lines around what is stronger than half of the scale, or another share of it.
+        axes: Where to draw: a figure or subfigure of matplotlib, or 2 x 3 axes. None for a new figure. Into
+            axes no title is drawn unless you give one.
+        figsize: Width and height of the figure in inches; None for what suits the images.
+        title: In place of the whole title; empty for none.
 
     Returns:
-        A matplotlib :class:`~matplotlib.figure.Figure` outside of pyplot's state, ready for
-        ``savefig``; a notebook shows it.
+        A matplotlib :class:`~matplotlib.figure.Figure`, ready for ``savefig``: the one of ``axes``, or a new
+        one outside of pyplot's state, which a notebook shows.
 
     Raises:
-        ValueError: attributions that don't fit the inputs, NaN, an index beyond the batch.
+        ValueError: attributions that don't fit the inputs, NaN, an index beyond the batch;
+            ``cmap``, ``alpha``, ``contour``, ``axes`` or ``figsize`` that do not exist or do not fit.
+        TypeError: attributions that are no pair; options of another type.
     """
+    look = Look.of(cmap, alpha, contour)
     pictures, maps = draw.pictures_and_maps(inputs, attributions, sigma, index)
     limit = draw.saturation(maps, percentile)
     height = _SIDE * pictures[0].shape[0] / pictures[0].shape[1]
-    figure, axes = draw.new_grid(2, 3, (3 * _SIDE + 1.2, 2 * height + 0.8))
+    size = require_figsize(figsize, (3 * _SIDE + 1.2, 2 * height + 0.8), axes)
+    figure, panels = draw.new_grid(2, 3, size, place=axes)
     for row, (picture, signed, name) in enumerate(zip(pictures, maps, names, strict=True)):
-        axes[row, 0].set_ylabel(printable(name), fontsize=10, parse_math=False)
-        draw.draw_row(axes[row], picture, signed / limit, "" if row == 0 else None)
-    draw.colour_bar(figure, axes, limit, shrink=0.9, pad=0.02, aspect=32)
+        draw.draw_label(panels[row, 0], name, 10)
+        draw.draw_row(panels[row], picture, signed / limit, "" if row == 0 else None, look)
+    draw.colour_bar(figure, panels, limit, look=look, shrink=0.9, pad=0.02, aspect=32)
     notes = ["" if method is None else display_name(method), *remarks, draw.smoothing_note(sigma)]
-    draw.title(figure, draw.score_text(score, threshold), notes, fontsize=11)
-    return figure
+    draw.title(figure, draw.score_text(score, threshold), notes, fontsize=11, own=title, place=axes)
+    return root(figure)

@@ -10,12 +10,15 @@ from torch import Tensor
 
 from captum_face._validation import require_pair, require_positive_int
 from captum_face.figures import _drawing as draw
+from captum_face.figures._look import AnyFigure, root
+from captum_face.figures._style import styled
 
 __all__ = ["show_interactions"]
 
 _THINNEST, _WIDEST = 0.4, 2.4  # lines of the weakest and the strongest connection drawn, in points
 
 
+@styled
 def show_interactions(
     inputs: tuple[Tensor, Tensor],
     interactions: Tensor,
@@ -73,11 +76,11 @@ def show_interactions(
     draw.colour_bar(figure, axes, limit, "against  ←  joint relevance  →  for", shrink=0.85, pad=0.03)
     draw.title(figure, draw.score_text(score, threshold), [])
     figure.supxlabel(_caption(joint, order), fontsize=8)
-    return figure
+    return root(figure)
 
 
 def _connect(
-    figure: Figure,
+    figure: AnyFigure,
     axes: np.ndarray,
     ends: list[tuple[float, float]],
     strength: float,

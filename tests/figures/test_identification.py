@@ -40,5 +40,5 @@ def test_maps_of_nothing_are_said_to_be_empty(found):
     match = found.matches[0]
     empty = type(match)(match.name, match.score, match.image, torch.zeros_like(match.attribution))
     figure = show_identification(dataclasses.replace(found, name="x" * 40, matches=(empty,)))
-    assert texts(figure).count("next to nothing") == 2
+    assert texts(figure).count("empty map: all 0") == 2
     assert any(axis.get_title().endswith("x" * 21) and "…" in axis.get_title() for axis in figure.axes)
