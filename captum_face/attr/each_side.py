@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_face._validation import require_baselines, require_choice, require_generator, require_images
+from captum_face.attr._morphing import Ends
 from captum_face.attr.base import PairAttribution, on_sides
 from captum_face.engines.cohort import require_cohort
 from captum_face.engines.one_image import gradients_must_come, score_of_one_image
@@ -76,6 +77,7 @@ class _EachSide(PairAttribution):
         if sampled and isinstance(baselines, (str, Path)) and Path(baselines).is_dir():
             cohort = require_cohort(baselines, sides.images)
             sides.remarks["cohort"] = f"cohort: {cohort.origin}"
+            Ends.of(sides, cohort, sides.threshold(None))  # which says who is no other person
             baselines = cohort.faces
         fills = _require_side_baselines(baselines, sides.images, sampled)
         drawn = None

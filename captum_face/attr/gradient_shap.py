@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import captum.attr
@@ -40,7 +41,7 @@ class PairGradientShap(_EachSide):
         self,
         sides: Sides,
         *,
-        baselines: str | Tensor | tuple[Any, Any] | None = None,
+        baselines: str | Path | Tensor | tuple[Any, Any] | None = None,
         n_samples: int = 20,
         stdevs: float = 0.0,
         seed: int | None = None,
@@ -50,8 +51,9 @@ class PairGradientShap(_EachSide):
 
         Args:
             baselines: Images ``(M, C, H, W)`` to draw from, best those of other people aligned alike, or
-                a tuple of two such for the two sides; ``"black"``, ``"blurred"`` or ``"partner"`` for
-                that one. None for ``"blurred"``, which knows no other faces and is a stopgap.
+                a folder of them, or a tuple of two such for the two sides; ``"black"``, ``"blurred"`` or
+                ``"partner"`` for that one. None for ``"blurred"``, which knows no other faces and is a
+                stopgap.
             n_samples: Random points, all in one pass: memory grows with it.
             stdevs: Standard deviation of noise added to the image at each point.
             seed: Makes the maps repeatable; without it and ``generator``, the global states of torch and

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import torch
+from torch import Tensor
 
 from captum_face.benchmark import benchmark as run_benchmark
 from captum_face.benchmark._distribution import distributed
@@ -24,7 +26,10 @@ from captum_face.cli._options import (
     show_first,
     threshold_option,
 )
+from captum_face.data import FacePairs
 from captum_face.models import load_pair
+from captum_face.pair.embedding import device_of
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["benchmark"]
 
@@ -104,10 +109,11 @@ def benchmark(
         threshold=threshold,
         alignment=alignment,
     )
-    check_methods(named, pair)
     with distributed() as (rank, local_rank):
+        pair = ready(pair, local_rank)
+        check_methods(named, pair, _first_images(pairs, pair))
         result = run_benchmark(
-            ready(pair, local_rank),
+            pair,
             pairs,
             output,
             methods=methods or ("all",),
@@ -132,3 +138,17 @@ def benchmark(
     if result.n_reused:
         click.echo(f"{result.n_computed} values computed, {result.n_reused} reused from {output}")
     click.echo(f"Report: {output / 'report.html'}")
+
+
+def _first_images(pairs: FacePairs, pair: PairSimilarity) -> tuple[Tensor, Tensor] | None:
+    """The images of the first pair that can be read and scored; the run itself names the others."""
+    for index in range(min(len(pairs), 10)):
+        try:
+            face = pairs[index]
+            images = face.image_a[None].to(device_of(pair)), face.image_b[None].to(device_of(pair))
+            with pair.frozen(), torch.no_grad():
+                pair(*images)
+        except Exception:  # whatever a model raises
+            continue
+        return images
+    return None

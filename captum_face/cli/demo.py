@@ -12,6 +12,7 @@ import click
 from captum_face.cli._options import on_terminal, ready, require_figure_path, running_options
 from captum_face.data import synthetic
 from captum_face.figures import show_comparison
+from captum_face.figures.comparison import compared
 from captum_face.models import load_pair
 from captum_face.pair.embedding import device_of
 from captum_face.results.explanation import explain
@@ -74,6 +75,7 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
     _row("of the area", [float(mask.float().mean()) for mask in masks])
     for explanation in explanations:
         _row(f"of {explanation.method}'s dissimilarity map", explanation.dissimilar_shares(masks))
+    click.echo(f"\n{str(compared(explanations)).capitalize()}")
     click.echo(f"\nFigure: {output}  ({time.perf_counter() - started:.0f} s)")
 
 

@@ -114,10 +114,10 @@ def test_a_cohort_for_all_methods_that_take_one(folder):
     result = run(*PAIR, "--model", "own_models:build", *text, "--cohort", "others", "--output", "out")
     assert result.exit_code == 0, result.output
     for name in ("swap_rise_n_masks=12", "gradient_shap_n_samples=2"):
-        assert summary(folder, name)["protocol"]["remarks"]["cohort"] == "cohort: 5 images of others"
-    similar = summary(folder, "swap_rise_n_masks=12")["protocol"]["remarks"]["similar_members"]
-    assert "twin.png (1.000)" in similar
-    assert f"  {similar}\n" in result.output
+        remarks = summary(folder, name)["protocol"]["remarks"]
+        assert remarks["cohort"] == "cohort: 5 images of others"
+        assert "twin.png (1.000)" in remarks["similar_members"]
+        assert f"  {remarks['similar_members']}\n" in result.output
     assert "cohort" not in summary(folder, "xssab")["protocol"]["remarks"]
     result = run(*PAIR, "--model", "own_models:build", "--method", "xssab", "--cohort", "others")
     assert result.exit_code == 2

@@ -31,6 +31,9 @@ def test_counterfactual_against_a_loop(pair, images):
         torch.testing.assert_close(found.picture_scores[-1:], pair(found.pictures[-1:], b))
     with pytest.raises(ValueError, match="expected one pair"):
         counterfactual(pair, *images, decoder=small_decoder())
+    pair.threshold = None
+    with pytest.raises(ValueError, match="expected a threshold to decide by, got none"):
+        counterfactual(pair, a, b, decoder=small_decoder())
 
 
 def test_counterfactual_of_a_match_and_of_what_never_becomes_one(pair, images):
