@@ -38,6 +38,7 @@ __all__ = [
     "cohort_option",
     "complete_methods",
     "device_option",
+    "format_option",
     "model_options",
     "named_methods",
     "on_terminal",
@@ -249,6 +250,15 @@ smooth_option = click.option(
     default=0.0,
     show_default=True,
     help="Smooth the maps of the figure: standard deviation in pixels.",
+)
+
+format_option = click.option(
+    "--format",
+    "figure_format",
+    type=click.Choice(("png", "pdf", "svg")),
+    default="png",
+    show_default=True,
+    help="Format of the figures.",
 )
 
 output_folder_option = click.option(

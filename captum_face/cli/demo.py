@@ -15,6 +15,7 @@ from captum_face.figures import show_comparison
 from captum_face.figures.comparison import compared
 from captum_face.models import load_pair
 from captum_face.pair.embedding import device_of
+from captum_face.results._saving import save_figure
 from captum_face.results.explanation import explain
 
 __all__ = ["DEMO_PARTS", "demo"]
@@ -68,7 +69,7 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
             ("reconstruction", {}),
         )
     ]
-    show_comparison(explanations, masks=masks).savefig(output)
+    save_figure(show_comparison(explanations, masks=masks), output)
     click.echo(f"One synthetic face twice; of the second, {', '.join(changed)} are from another face.")
     click.echo(explanations[0].verdict.capitalize())
     click.echo(f"\n{'share inside the changed parts':38}{'image A':>9}{'image B':>9}")

@@ -17,6 +17,7 @@ from captum_face.cli._options import (
     check_file_names,
     cohort_option,
     complete_methods,
+    format_option,
     model_options,
     named_methods,
     output_folder_option,
@@ -39,6 +40,7 @@ from captum_face.figures import show_comparison
 from captum_face.figures.comparison import compared
 from captum_face.models import load_pair
 from captum_face.pair.embedding import device_of
+from captum_face.results._saving import save_figure
 from captum_face.results.explanation import Explanation, comparison_summary
 from captum_face.results.explanation import explain as explain_pair
 
@@ -66,6 +68,7 @@ DEFAULT_METHODS = ("fggb", "corrrise", "morph_gradients")
 )
 @running_options
 @smooth_option
+@format_option
 @output_folder_option
 def explain(
     image_a: Path,
@@ -79,6 +82,7 @@ def explain(
     cohort: Path | None,
     methods: tuple[str, ...],
     sigma: float,
+    figure_format: str,
     output: Path,
 ) -> None:
     """Explain why a model accepts or rejects the pair IMAGE_A, IMAGE_B.
@@ -131,7 +135,7 @@ def explain(
         files = {"model": model, "weights": weights, "image_a": image_a, "image_b": image_b}
         explanation.settings.update({key: str(value) if value else None for key, value in files.items()})
         explanations.append(explanation)
-        paths = explanation.save(output, sigma=sigma)
+        paths = explanation.save(output, format=figure_format, sigma=sigma)
         if not explanations[1:]:
             click.echo(explanation.verdict.capitalize() + source_text(explanation.threshold))
             show_failed_checks(explanation.failed_checks)
@@ -142,8 +146,8 @@ def explain(
     if not explanations:
         raise ValueError("no method could explain this pair with this model; the reasons stand above")
     if len(explanations) > 1:
-        path = output / f"{explanations[0].pair_label}.comparison.png"
-        show_comparison(explanations, sigma=sigma).savefig(path)
+        path = output / f"{explanations[0].pair_label}.comparison.{figure_format}"
+        save_figure(show_comparison(explanations, sigma=sigma), path)
         agreed = compared(explanations)
         summary = json.dumps(comparison_summary(explanations, agreed), indent=2, ensure_ascii=False)
         write_text(path.with_suffix(".json"), summary + "\n")

@@ -14,6 +14,7 @@ from captum_face.cli._options import (
     check_methods,
     cohort_option,
     complete_methods,
+    format_option,
     model_options,
     output_folder_option,
     progress_option,
@@ -58,6 +59,7 @@ __all__ = ["identify"]
 @click.option("--both", is_flag=True, help="Also explain each match's own image.")
 @running_options
 @smooth_option
+@format_option
 @output_folder_option
 def identify(
     probe: Path,
@@ -73,6 +75,7 @@ def identify(
     top_k: int,
     both: bool,
     sigma: float,
+    figure_format: str,
     output: Path,
 ) -> None:
     """Search the images in GALLERY_DIR for PROBE, and explain the best matches.
@@ -106,7 +109,7 @@ def identify(
     found = identify_probe(pair, probe, gallery, spec, top_k=top_k, both=both, **progress_option(spec))
     files = {"model": model, "weights": weights, "probe": probe, "gallery": gallery}
     found.settings.update({key: str(value) if value else None for key, value in files.items()})
-    paths = found.save(output, sigma=sigma)
+    paths = found.save(output, format=figure_format, sigma=sigma)
     show_first((f"left out: {name}: {reason}" for name, reason in found.left_out.items()), "summary")
     click.echo(f"{len(found.ranking)} images searched, {len(found.left_out)} left out")
     click.echo(f"{found.verdict[0].upper()}{found.verdict[1:]}{source_text(found.threshold)}\n")

@@ -28,6 +28,7 @@ from captum_face.decoder import train_decoder as train
 from captum_face.figures import show_reconstructions
 from captum_face.models import load_pair
 from captum_face.pair.embedding import device_of
+from captum_face.results._saving import save_figure
 
 __all__ = ["train_decoder"]
 
@@ -126,7 +127,7 @@ def train_decoder(
     decoder = load_decoder(output)
     if figure is not None:
         _, held = split_people(people, len(faces), settings)
-        show_reconstructions(pair, decoder, faces[held[:12]]).savefig(figure)
+        save_figure(show_reconstructions(pair, decoder, faces[held[:12]]), figure)
     checkpoint.unlink(missing_ok=True)
     click.echo(DecoderReport(**decoder.report))  # type: ignore[arg-type] # counts are whole
     click.echo(f"Decoder: {output}")

@@ -13,6 +13,7 @@ from typing import Any
 import captum
 import numpy as np
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -21,7 +22,17 @@ from captum_face._version import __version__
 from captum_face.attr.spec import MethodSpec, describe
 from captum_face.pair.similarity import PairSimilarity
 
-__all__ = ["ENDINGS", "FORMATS", "file_name", "jsonable", "label_of", "save_result", "settings", "versions"]
+__all__ = [
+    "ENDINGS",
+    "FORMATS",
+    "file_name",
+    "jsonable",
+    "label_of",
+    "save_figure",
+    "save_result",
+    "settings",
+    "versions",
+]
 
 #: What figures are saved as.
 FORMATS = ("png", "pdf", "svg")
@@ -46,9 +57,16 @@ def save_result(
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type] # its last option is a bool
 
     write_whole(paths["maps"], save_maps)
-    kind = paths["figure"].suffix.lstrip(".")
-    write_whole(paths["figure"], lambda path: figure.savefig(path, format=kind))
+    save_figure(figure, paths["figure"])
     write_text(paths["summary"], text + "\n")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure wholly or not at all, in the format of its ending; equal figures give equal bytes."""
+    kind = path.suffix.lstrip(".").lower()
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
+    with rc_context({"svg.hashsalt": "captum_face"}):
+        write_whole(path, lambda unfinished: figure.savefig(unfinished, format=kind, metadata=undated))
 
 
 def file_name(label: str) -> str:

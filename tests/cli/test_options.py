@@ -101,3 +101,15 @@ def test_shell_completion(shell):
     assert offered("methods", "fg") == ["fggb"]
     assert offered("identify", "--model", "iresnet1") == ["iresnet18", "iresnet100"]
     assert "captum-face" in get_completion_class(shell)(main, {}, "captum-face", "_X").source()
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg"])
+def test_figures_of_a_format_in_the_same_bytes(folder, kind):
+    found = []
+    for output in ("one", "two"):
+        methods = ("--method", "fggb", "--method", "xssab")
+        result = run(*PAIR[:-1], output, *methods, "--format", kind)
+        assert result.exit_code == 0, result.output
+        found.append({path.name: path.read_bytes() for path in (folder / output).glob(f"*.{kind}")})
+    assert len(found[0]) == 3
+    assert found[0] == found[1]
