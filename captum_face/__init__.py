@@ -4,6 +4,7 @@ Public names are imported when they are asked for, so that ``import captum_face`
 Captum.
 """
 
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
     from captum_face.results.identification import Identification, Match, identify
 
 from captum_face._version import __version__
+
+# Captum imports tqdm.auto, which warns in every notebook without ipywidgets, on red ground.
+warnings.filterwarnings("ignore", "IProgress not found")
 
 __all__ = [
     "FAME",

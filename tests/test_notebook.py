@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from captum_face.benchmark import METRICS
 from captum_face.data import synthetic
 from captum_face.pair.scores import SCORES
 from tests.conftest import small_net
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_registries_are_tables():
@@ -79,3 +82,41 @@ def test_bars_elsewhere_leave_results_alone(capsys):
     said = capsys.readouterr()
     assert "faces" in said.err
     assert not said.out
+
+
+CELLS = [
+    "import torch\nfrom captum_face import METHODS, explain, identify, show_comparison\n"
+    "from captum_face.benchmark import METRICS\nfrom captum_face.data import synthetic\n"
+    "from captum_face.models import load_pair\npair, two = load_pair('synthetic'), synthetic.pair(seed=1)\n"
+    "explanation = explain(pair, two.image_a, two.image_b, 'corrrise', n_masks=8, show_progress=True)",
+    "explanation",
+    "explanation.plot()",
+    "show_comparison([explanation] * 8)",
+    "identify(pair, two.image_a, torch.cat([two.image_b, two.image_a]), 'random', top_k=1)",
+    "METHODS",
+    "METRICS",
+    "explanation.regions[0]",
+    "pair",
+]
+
+
+def test_a_notebook_in_a_fresh_kernel(tmp_path):
+    """No cell asks for matplotlib, and nothing is written to standard error."""
+    nbformat = pytest.importorskip("nbformat")
+    executed = pytest.importorskip("nbconvert.preprocessors")
+    pytest.importorskip("ipykernel")
+    cells = [nbformat.v4.new_code_cell(cell) for cell in CELLS]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    executed.ExecutePreprocessor(timeout=120).preprocess(notebook, {"metadata": {"path": str(ROOT)}})
+    shown = [
+        "".join(kind + str(data) for output in cell.outputs for kind, data in output.get("data", {}).items())
+        for cell in notebook.cells
+    ]
+    errors = [o for cell in notebook.cells for o in cell.outputs if o.get("name") == "stderr"]
+    assert not errors
+    for source, output in list(zip(CELLS, shown, strict=True))[1:5]:
+        assert "image/png" in output or "data:image/png;base64," in output, source
+    for source, output in list(zip(CELLS, shown, strict=True))[5:8]:
+        assert "<table>" in output, source
+    assert "PairSimilarity(" in shown[8]
+    assert "\n" not in shown[8]
