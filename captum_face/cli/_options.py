@@ -154,6 +154,8 @@ def ready(pair: PairSimilarity, local_rank: int = 0) -> PairSimilarity:
         ValueError: no such device.
     """
     context = click.get_current_context()
+    if guess := getattr(pair, "preset_guess", None):
+        click.echo(f"Preprocess: {guess}; --preprocess names another", err=True)
     device, precision, batch_size = (
         context.meta.get(f"{__name__}.{name}") for name in ("device", "precision", "batch_size")
     )

@@ -120,7 +120,11 @@ def load_pair(
         known = [name for name in MODELS if Path(model).stem.lower().startswith(name)]
         network: Callable[[Tensor], Any] = load_onnx(model)
         default = MODELS[max(known, key=len)].preprocess if known else "arcface"
-        return _wrap(network, preprocess or default, threshold, chosen, alignment)
+        pair = _wrap(network, preprocess or default, threshold, chosen, alignment)
+        if preprocess is None:  # results say so: another one changes every score
+            how = "guessed from the file name" if known else "the default for ONNX files"
+            pair.__dict__["preset_guess"] = f"{default}, {how}"
+        return pair
     if ":" in model:
         made = _call_factory(model)
         network = made.embedding_model if isinstance(made, PairSimilarity) else made

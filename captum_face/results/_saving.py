@@ -123,6 +123,7 @@ def settings(
         "precision": pair.precision,
         "alignment": pair.alignment,
         "preprocess": describe(pair.preprocess),
+        "preprocess_guessed": getattr(pair, "preset_guess", None),
         "embedding_model": type(pair.embedding_model).__name__,
         "image_size": list(image.shape[-2:]),
         "remarks": remarks,

@@ -113,3 +113,15 @@ def test_figures_of_a_format_in_the_same_bytes(folder, kind):
         found.append({path.name: path.read_bytes() for path in (folder / output).glob(f"*.{kind}")})
     assert len(found[0]) == 3
     assert found[0] == found[1]
+
+
+@pytest.mark.real
+def test_a_guessed_preset_is_printed_and_recorded(shared, folder):
+    faces = [shared / "data" / "lfw_crops" / f"010_{i}.png" for i in (1, 2)]
+    model = ("--model", shared / "models" / "mobilefacenet.onnx", "--method", "fggb", "--output", "out")
+    result = run("explain", *faces, *model)
+    assert result.exit_code == 0, result.output
+    assert "Preprocess: imagenet, guessed from the file name" in result.stderr
+    (saved,) = (folder / "out").glob("*.fggb.json")
+    protocol = json.loads(saved.read_text("utf-8"))["protocol"]
+    assert protocol["preprocess_guessed"] == "imagenet, guessed from the file name"
