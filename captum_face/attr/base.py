@@ -19,7 +19,7 @@ from captum_face.engines.one_image import require_differentiable
 from captum_face.engines.sides import Ready, Sides, require_pair_similarity
 from captum_face.pair.embedding import require_embeddings
 from captum_face.pair.passes import BATCH_OPTIONS, require_batch_size
-from captum_face.pair.similarity import alone, frozen, hooks_as_they_were, uncompiled
+from captum_face.pair.similarity import alone, frozen, hooks_as_they_were, uncompiled, without_autocast
 
 __all__ = ["DetailedAttributions", "PairAttribution", "on_sides"]
 
@@ -340,6 +340,7 @@ class PairAttribution(Attribution):
             frozen(self.forward_func),
             uncompiled() if self.needs == "gradients" else nullcontext(),
             hooks_as_they_were(self.forward_func),
+            without_autocast(sides.images[0].device),
             torch.inference_mode(False),
             torch.no_grad(),
         ):

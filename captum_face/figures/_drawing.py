@@ -52,6 +52,8 @@ __all__ = [
 _PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False}
 ALL_ZERO = "empty map: all 0"
 DEFAULT = Look()
+_SHORT = 60  # letters of a note that shares its line with others
+_FEW_LINES = 3  # of a title in letters of full size
 _LETTERS = 13  # of 9 points that fill an inch
 _LABEL = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1.0}  # ground of words in a panel
 _EMPTY = 0.02  # a panel whose strongest value is below this share of the scale is as good as empty
@@ -262,16 +264,20 @@ def title(
     if own is not None and not isinstance(own, str):
         raise TypeError(f"expected title as a text, got {own!r}")
     lines = title_lines(figure, sentence, notes, fontsize) if own is None else own.splitlines()
+    if own is None and len(lines) > _FEW_LINES:  # smaller letters take fewer lines
+        fontsize -= 2
+        lines = title_lines(figure, sentence, notes, fontsize)
     if lines and (own is not None or place is None or isinstance(place, AnyFigure)):
         return figure.suptitle(printable("\n".join(lines)), fontsize=fontsize, **_PLAIN)
     return None
 
 
 def title_lines(figure: AnyFigure, sentence: str, notes: list[str], fontsize: float) -> list[str]:
-    """The lines of a title."""
+    """The lines of a title: the sentence, short notes in one line, and each that is long in its own."""
     inches = figure.bbox.width / root(figure).dpi
     width = max(20, int(inches * _LETTERS * 9 / fontsize))
-    lines = [sentence[:1].upper() + sentence[1:], " · ".join(filter(None, notes))]
+    short = [note for note in notes if note and len(note) <= _SHORT]
+    lines = [sentence[:1].upper() + sentence[1:], " · ".join(short), *(n for n in notes if len(n) > _SHORT)]
     return [part for line in lines for part in textwrap.wrap(printable(line), width)]
 
 

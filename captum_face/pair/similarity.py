@@ -38,6 +38,7 @@ __all__ = [
     "hooks_as_they_were",
     "score_pairs",
     "uncompiled",
+    "without_autocast",
 ]
 
 #: What ``PairSimilarity(alignment=...)`` knows beside "auto" and None.
@@ -183,6 +184,12 @@ def uncompiled() -> AbstractContextManager[None]:
     return _holds([(_stance, "eager", True)]) if compiles else nullcontext()
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Runs its body without the autocast of a caller, which would change a map without a word."""
+    on = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()
+
+
 class _DefaultDtype:
     @property
     def value(self) -> torch.dtype:
@@ -274,7 +281,7 @@ class PairSimilarity(nn.Module):
             the model under :class:`torch.autocast`, forward and backward, which is faster only on devices
             with units for it. Both change maps: see the page on speed. Embeddings of half precision come in
             the dtype of the images, and scores are computed in that. LRP and BiLRP, which rewrite the model,
-            don't heed ``"bfloat16"``.
+            don't heed ``"bfloat16"``. Nothing heeds an autocast around a call.
         alignment: How the model expects faces to lie in its images: ``"arcface"`` for the five points of
             :data:`~captum_face.maps.regions.LANDMARKS`, None for any other alignment. Results check images
             against it (:func:`~captum_face.data.check_faces`) and give shares of face regions for it alone.
@@ -426,7 +433,8 @@ class PairSimilarity(nn.Module):
         # A copy: models and preprocessing that work in place must not change the caller's images.
         images = images.clone()
         reduced = self.precision == "bfloat16"
-        autocast = torch.autocast(images.device.type, torch.bfloat16) if reduced else nullcontext()
+        kind = images.device.type
+        autocast = torch.autocast(kind, torch.bfloat16) if reduced else without_autocast(images.device)
         with autocast, _tensor_float_32(self.precision == "tf32"):
             try:
                 answer = self.embedding_model(self.preprocess(images))

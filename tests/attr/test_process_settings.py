@@ -48,6 +48,16 @@ def test_a_model_in_another_dtype_says_what_to_do(images):
 
 
 @every_method
+def test_an_autocast_around_the_call(method, images):
+    want = explained(method, images)
+    pair = PairSimilarity(small_net().eval(), threshold=0.2, preprocess="arcface")
+    with torch.autocast("cpu", torch.bfloat16):
+        got = method.build(pair).attribute(images, **FAST.get(method.name, {}))
+    for own, other in zip(got, want, strict=True):
+        assert torch.equal(own, other)
+
+
+@every_method
 def test_deterministic_algorithms(method, images):
     want = explained(method, images)
     torch.use_deterministic_algorithms(True)
