@@ -25,7 +25,7 @@ from captum_face.benchmark._records import (
     require_same,
     write_config,
 )
-from captum_face.benchmark._report import render_report
+from captum_face.benchmark._report import Pictures, render_report
 from captum_face.benchmark._tables import (
     curve_rows,
     flat,
@@ -40,6 +40,7 @@ from captum_face.benchmark.result import BenchmarkResult
 from captum_face.data.pairs import FacePairs
 from captum_face.pair.scores import Threshold, threshold_source
 from captum_face.pair.similarity import PairSimilarity
+from captum_face.results._saving import FORMATS
 
 __all__ = ["benchmark"]
 
@@ -59,6 +60,7 @@ def benchmark(
     seed: int = 0,
     examples: int = 4,
     model_name: str | None = None,
+    figures: str | None = None,
     show_progress: bool = False,
 ) -> BenchmarkResult:
     """Measures methods on pairs, and whether they beat maps that explain nothing.
@@ -87,6 +89,8 @@ def benchmark(
             each pair one for what metrics draw, whatever else is in the run.
         examples: How many pairs the report shows with all maps.
         model_name: What the tables call the model; None for its class.
+        figures: ``"png"``, ``"pdf"`` or ``"svg"`` to write the report's pictures into ``figures`` of the
+            folder too; None for the report alone.
         show_progress: Show a progress bar with the time left.
 
     Returns:
@@ -118,6 +122,8 @@ def benchmark(
     specs = parse_methods(methods)
     chosen = _chosen_metrics(metrics, protocols)
     require_generator(seed, None)
+    if figures is not None:
+        require_choice(figures, FORMATS, "format of a figure")
     for what, number in (("seed", seed), ("examples", examples)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise ValueError(f"expected {what} as an integer of at least 0, got {number!r}")
@@ -160,7 +166,7 @@ def benchmark(
         found = gathered_by_first([record for record in read_records(folder) if record["key"] in of_run])
         if rank != 0:
             return BenchmarkResult(folder, [], [], config, [], n_reused)
-        return _write_tables(plan, folder, config, merged(chain(*found), keys, names), n_reused)
+        return _write_tables(plan, folder, config, merged(chain(*found), keys, names), n_reused, figures)
 
 
 def _require_scores(records: list[dict[str, Any]], plan: Plan, folder: Path) -> None:
@@ -199,7 +205,12 @@ def _chosen_metrics(metrics: str | Metric | Sequence[str | Metric], protocols: S
 
 
 def _write_tables(
-    plan: Plan, folder: Path, config: dict[str, Any], records: list[dict[str, Any]], n_reused: int
+    plan: Plan,
+    folder: Path,
+    config: dict[str, Any],
+    records: list[dict[str, Any]],
+    n_reused: int,
+    figures: str | None,
 ) -> BenchmarkResult:
     labels, names = [spec.label for spec in plan.specs], [metric.name for metric in plan.metrics]
     same = plan.pairs.same.tolist()
@@ -230,5 +241,6 @@ def _write_tables(
     write_text(folder / "pairs.csv", to_csv(pair_rows))
     write_text(folder / "metrics.csv", to_csv([flat(row, plan.threshold, plan.seed) for row in rows]))
     write_text(folder / "curves.csv", to_csv(curves))
-    write_text(folder / "report.html", render_report(result, plan.pairs, records, pair_rows))
+    pictures = Pictures(folder / "figures", figures)
+    write_text(folder / "report.html", render_report(result, plan.pairs, records, pair_rows, pictures))
     return result

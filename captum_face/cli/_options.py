@@ -38,6 +38,7 @@ __all__ = [
     "cohort_option",
     "complete_methods",
     "device_option",
+    "ending_option",
     "format_option",
     "model_options",
     "named_methods",
@@ -261,6 +262,13 @@ format_option = click.option(
     default="png",
     show_default=True,
     help="Format of the figures.",
+)
+
+ending_option = click.option(
+    "--format",
+    "figure_format",
+    type=click.Choice(("png", "pdf", "svg")),
+    help="Format of the figure, in place of the ending of its file.",
 )
 
 output_folder_option = click.option(

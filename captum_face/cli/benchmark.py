@@ -64,6 +64,12 @@ __all__ = ["benchmark"]
 @click.option(
     "--examples", type=click.IntRange(min=0), default=4, show_default=True, help="Pairs shown in the report."
 )
+@click.option(
+    "--format",
+    "figure_format",
+    type=click.Choice(("png", "pdf", "svg")),
+    help="Write the report's pictures into figures/ of the folder too, in this format.",
+)
 @running_options
 @click.option(
     "--output",
@@ -88,6 +94,7 @@ def benchmark(
     protocols: tuple[str, ...],
     seed: int,
     examples: int,
+    figure_format: str | None,
     output: Path,
 ) -> None:
     """Measure methods on many pairs: which maps are better than maps that explain nothing?
@@ -123,6 +130,7 @@ def benchmark(
             seed=seed,
             examples=examples,
             model_name=model,
+            figures=figure_format,
             show_progress=on_terminal(),
         )
     if rank != 0:

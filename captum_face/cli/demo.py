@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from captum_face.cli._options import on_terminal, ready, require_figure_path, running_options
+from captum_face.cli._options import ending_option, on_terminal, ready, require_figure_path, running_options
 from captum_face.data import synthetic
 from captum_face.figures import show_comparison
 from captum_face.figures.comparison import compared
@@ -45,8 +45,9 @@ DEMO_PARTS = ("brows", "eyes", "mouth")
     show_default=True,
     help="Seed of the synthetic faces, and of the methods that draw random numbers.",
 )
+@ending_option
 @running_options
-def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
+def demo(output: Path, changed: tuple[str, ...], seed: int, figure_format: str | None) -> None:
     """Explain a synthetic pair whose changed parts are known.
 
     The two pictures show one face, of which some parts were taken from another in the second. A
@@ -54,6 +55,8 @@ def demo(output: Path, changed: tuple[str, ...], seed: int) -> None:
     seeds and parts show how often that is so.
     """
     started = time.perf_counter()
+    if figure_format is not None:
+        output = output.with_suffix(f".{figure_format}")
     require_figure_path(output)
     faces = synthetic.pair(seed, changed=changed)
     pair = ready(load_pair("synthetic"))

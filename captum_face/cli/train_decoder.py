@@ -8,6 +8,7 @@ import click
 
 from captum_face.cli._options import (
     device_option,
+    ending_option,
     model_options,
     on_terminal,
     precision_option,
@@ -56,6 +57,7 @@ __all__ = ["train_decoder"]
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also draw held-out faces beside their reconstructions.",
 )
+@ending_option
 @click.option("--steps", type=click.IntRange(min=1), default=DecoderSettings.steps, show_default=True)
 @click.option(
     "--batch-size", type=click.IntRange(min=2), default=DecoderSettings.batch_size, show_default=True
@@ -78,6 +80,7 @@ def train_decoder(
     preprocess: str | None,
     output: Path,
     figure: Path | None,
+    figure_format: str | None,
     steps: int,
     batch_size: int,
     learning_rate: float,
@@ -93,6 +96,8 @@ def train_decoder(
     if (images is None) == (synthetic is None):
         raise click.UsageError("expected one of --images and --synthetic")
     if figure is not None:  # before hours of training, not after
+        if figure_format is not None:
+            figure = figure.with_suffix(f".{figure_format}")
         require_figure_path(figure)
     writable(output.parent)
     pair = ready(load_pair(model, weights=weights, preprocess=preprocess))

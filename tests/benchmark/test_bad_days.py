@@ -511,3 +511,22 @@ def test_a_pair_does_not_depend_on_what_else_is_in_the_run(photos):
             assert row(shown, method, metric).mean == pytest.approx(value, rel=1e-5), method
             alone = [row(part, method, metric).mean for part in parts]
             assert sum(alone) / len(alone) == pytest.approx(value, rel=1e-5), method
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg"])
+def test_pictures_of_report_html_as_files(photos, kind):
+    folder, pair = photos
+    run = {**RUN, "examples": 1, "figures": kind}
+    benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **run)
+    names = sorted(path.name for path in (folder / "out" / "figures").iterdir())
+    assert len(names) == 2
+    assert names[0] == f"curves-deletion_swap.{kind}"
+    assert re.fullmatch(rf"example-.*\.{kind}", names[1])
+    start = {"pdf": b"%PDF", "svg": b"<?xml"}[kind]
+    assert all((folder / "out" / "figures" / name).read_bytes().startswith(start) for name in names)
+    # They are no part of what was computed.
+    again = benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **{**RUN, "examples": 1})
+    assert again.n_computed == 0
+    with pytest.raises(ValueError, match="unknown format of a figure 'gif'"):
+        benchmark(pair, read_csv(folder / "pairs.csv"), folder / "other", **RUN, figures="gif")
+    assert not (folder / "other").exists()

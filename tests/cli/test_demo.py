@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from PIL import Image
-
 from tests.cli.conftest import run
 
 
 def test_it_prints_shares_and_writes_the_figure(folder):
     (folder / ".captum_face").write_text("mine")
-    result = run("demo", "--output", "figures/demo.png")
+    result = run("demo", "--output", "figures/demo.png", "--format", "svg")
     assert result.exit_code == 0, result.output
     for part in (
         "Score",
@@ -21,7 +19,8 @@ def test_it_prints_shares_and_writes_the_figure(folder):
         "of reconstruction's",
     ):
         assert part in result.output
-    assert Image.open(folder / "figures" / "demo.png").size[0] > 1000
+    assert [path.name for path in (folder / "figures").iterdir()] == ["demo.svg"]
+    assert "Morph gradients" in (folder / "figures" / "demo.svg").read_text(encoding="utf-8")
     assert (folder / ".captum_face").read_text() == "mine"  # no file of the user is touched
 
 
