@@ -514,7 +514,8 @@ def test_a_pair_does_not_depend_on_what_else_is_in_the_run(photos):
 
 
 @pytest.mark.parametrize("kind", ["pdf", "svg"])
-def test_pictures_of_report_html_as_files(photos, kind):
+def test_pictures_as_files(photos, kind):
+    """Those of report.html."""
     folder, pair = photos
     run = {**RUN, "examples": 1, "figures": kind}
     benchmark(pair, read_csv(folder / "pairs.csv"), folder / "out", **run)

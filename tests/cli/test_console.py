@@ -143,7 +143,7 @@ def test_results_are_saved_when_nobody_reads(faces):
     os.close(write)
     assert (done.returncode, b"Traceback" in done.stderr, b"BrokenPipe" in done.stderr) == (0, False, False)
     assert len(list((faces / "out").glob("*.npz"))) == 2
-    assert list((faces / "out").glob("comparison*"))
+    assert list((faces / "out").glob("*.comparison.*"))
 
 
 def test_as_a_process(faces):

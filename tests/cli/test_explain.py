@@ -328,6 +328,7 @@ def test_real_pair(shared, folder):
     result = run(
         "explain", crops / "010_1.png", crops / "010_2.png", "--model", "mobilefacenet",
         "--weights", shared / "models" / "mobilefacenet.pt", "--threshold", "0.15", "--output", "out",
+        "--method", "fggb", "--method", "corrrise:n_masks=50",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert summary(folder, "fggb")["decision"] == "same person"
