@@ -17,9 +17,10 @@ from torch import Tensor
 from captum_face._validation import require_pair
 from captum_face.engines.one_image import require_differentiable
 from captum_face.engines.sides import Ready, Sides, require_pair_similarity
+from captum_face.pair._state import alone, hooks_as_they_were, uncompiled, without_autocast
 from captum_face.pair.embedding import require_embeddings
 from captum_face.pair.passes import BATCH_OPTIONS, require_batch_size
-from captum_face.pair.similarity import alone, frozen, hooks_as_they_were, uncompiled, without_autocast
+from captum_face.pair.similarity import frozen
 
 __all__ = ["DetailedAttributions", "PairAttribution", "on_sides"]
 

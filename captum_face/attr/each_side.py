@@ -24,8 +24,9 @@ from captum_face.engines.cohort import require_cohort
 from captum_face.engines.one_image import gradients_must_come, score_of_one_image
 from captum_face.engines.sides import Side, Sides, gradients_enabled, require_pair_similarity
 from captum_face.maps.signed import smooth
+from captum_face.pair._state import float32_by_default
 from captum_face.pair.passes import BATCH_OPTIONS
-from captum_face.pair.similarity import PairSimilarity, float32_by_default
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["EachSide"]
 

@@ -16,8 +16,8 @@ from captum_face._validation import require_choice
 
 __all__ = ["AnyImage", "image_size", "load_image", "single_image"]
 
-#: What is taken for one image: a path, a Pillow image, an array (see :func:`load_image`) or a tensor
-#: ``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1].
+#: What is taken for one image, which is a path, a Pillow image, an array (see
+#: :func:`~captum_face.load_image`) or a tensor ``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1].
 AnyImage: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 
 #: Files whose further frames are not pictures of their own: previews and depth of phones, layers.
@@ -91,10 +91,11 @@ def load_image(source: str | Path | Image.Image | np.ndarray, *, channels: str |
 
 
 def single_image(image: AnyImage, channels: str | None = None, device: torch.device | None = None) -> Tensor:
-    """One image with its batch dimension: tensors as they are, all else as :func:`load_image` reads it.
+    """One image with its batch dimension.
 
-    ``channels`` is the order of numpy arrays; a file that is compared with one says its order itself. What is
-    read comes to ``device``.
+    Tensors are taken as they are, all else as :func:`~captum_face.load_image` reads it. ``channels`` is the
+    order of numpy arrays; a file that is compared with one says its order itself. What is read comes to
+    ``device``.
 
     Raises:
         ValueError: ``channels`` with a tensor.
@@ -110,7 +111,7 @@ def single_image(image: AnyImage, channels: str | None = None, device: torch.dev
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width that :func:`load_image` gives, from the file's header where it tells them.
+    """Height and width that :func:`~captum_face.load_image` gives, from the file's header if it tells them.
 
     Raises:
         ValueError: the file cannot be read.

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from captum_face.pair.similarity import HOOKS
+from captum_face.pair._state import HOOKS
 
 __all__ = ["Trace", "drop_unused", "trace"]
 

@@ -40,11 +40,12 @@ class Agreement(NamedTuple):
 def agreement(attributions: Sequence[tuple[Tensor, Tensor]]) -> Agreement | None:
     """The mean rank correlation between several methods' smoothed maps of one pair.
 
-    Each map (the mean over colour) is smoothed by a Gaussian of :data:`AGREEMENT_SMOOTHING` of the shorter
-    side, as methods differ in how fine they are. Spearman's rank correlation over all pixels is taken between
-    each two methods, for both images, and the mean of these is the figure. It does not depend on the methods'
-    units. Smooth random maps are correlated by chance; how far their figure reaches is given beside it, from
-    40 maps of white noise under the same Gaussian.
+    Each map (the mean over colour) is smoothed by a Gaussian of
+    :data:`~captum_face.maps.agreement.AGREEMENT_SMOOTHING` of the shorter side, as methods differ in how fine
+    they are. Spearman's rank correlation over all pixels is taken between each two methods, for both images,
+    and the mean of these is the figure. It does not depend on the methods' units. Smooth random maps are
+    correlated by chance; how far their figure reaches is given beside it, from 40 maps of white noise under
+    the same Gaussian.
 
     A low figure means that the methods see different things in the pair: at most one of them can be right
     about what the model looks at, and a single map should not be relied upon. A high one does not prove the

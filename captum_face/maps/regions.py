@@ -75,7 +75,10 @@ def face_regions() -> dict[str, Tensor]:
 
 
 class RegionShares(dict[str, dict[str, float]]):
-    """Shares by face region; a dict that a notebook shows as a table. Made by :func:`region_shares`."""
+    """Shares by face region; a dict that a notebook shows as a table.
+
+    Made by :func:`~captum_face.maps.region_shares`.
+    """
 
     def _repr_html_(self) -> str:
         kinds = list(next(iter(self.values()), {}))

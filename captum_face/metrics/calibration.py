@@ -159,7 +159,9 @@ def operating_point(
 
 
 def require_far(far: object, n_impostor: int) -> float:
-    """Returns ``far`` if a list of so many impostor pairs supports it, see :data:`LEAST_FALSE_MATCHES`.
+    """Returns ``far`` if a list of so many impostor pairs supports it.
+
+    See :data:`~captum_face.metrics.calibration.LEAST_FALSE_MATCHES`.
 
     Raises:
         ValueError: no rate in (0, 1], or too few pairs; the message says how many are needed.

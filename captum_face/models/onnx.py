@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_face.models.onnx_repair import repaired
+from captum_face.models._onnx_repair import repaired
 
 __all__ = ["OnnxEmbedding", "load_onnx", "onnx_parity"]
 

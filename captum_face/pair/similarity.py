@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import copy
-import functools
-import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from captum_face._validation import (
     require_choice,
@@ -25,28 +21,17 @@ from captum_face._validation import (
     require_scores,
     require_threshold,
 )
+from captum_face.pair._state import alone, holds, owner_of, tensor_float_32, without_autocast
 from captum_face.pair.passes import BatchSize, default_batch_size, in_passes
 from captum_face.pair.preprocessing import resolve_preprocess
 from captum_face.pair.scores import Score, Threshold, resolve_score, threshold_source
 
-__all__ = [
-    "AgainstReference",
-    "PairSimilarity",
-    "alone",
-    "float32_by_default",
-    "frozen",
-    "hooks_as_they_were",
-    "score_pairs",
-    "uncompiled",
-    "without_autocast",
-]
+__all__ = ["AgainstReference", "PairSimilarity", "frozen", "score_pairs"]
 
 #: What ``PairSimilarity(alignment=...)`` knows beside "auto" and None.
 ALIGNMENTS = ("arcface",)
 #: What ``PairSimilarity(precision=...)`` knows.
 PRECISIONS = ("float32", "tf32", "bfloat16")
-#: Where a module keeps the hooks that see or change what passes.
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _MODE_DEPENDENT = (_BATCH_NORM, nn.modules.dropout._DropoutNd)
 #: Operations of exported graphs that have a mode, with the place of the argument that says training.
@@ -54,65 +39,6 @@ _EXPORTED_MODES = {
     "batch_norm": 5, "native_batch_norm": 5, "_native_batch_norm_legit": 5,
     "_native_batch_norm_legit_functional": 5, "dropout": 2, "native_dropout": 2,
 }  # fmt: skip
-
-
-class _Holds:
-    """Attributes that several threads hold at one value; the last that lets go gives back what was there.
-
-    Of two threads that each put a flag and put it back, the second would put back what the first had put.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: dict[tuple[int, str], tuple[object, object, int]] = {}
-
-    @contextmanager
-    def __call__(self, wanted: Iterable[tuple[object, str, object]]) -> Iterator[None]:
-        """Holds each ``(object, attribute, value)`` while its body runs."""
-        taken: list[tuple[object, str]] = []
-        try:
-            with self._lock:
-                for owner, name, value in wanted:
-                    key = id(owner), name  # the entry keeps its owner alive, so that the id stays its own
-                    _, before, holders = self._held.get(key, (owner, getattr(owner, name), 0))
-                    setattr(owner, name, value)
-                    self._held[key] = owner, before, holders + 1
-                    taken.append((owner, name))
-            yield
-        finally:
-            with self._lock:
-                for owner, name in reversed(taken):
-                    _, before, holders = self._held.pop((id(owner), name))
-                    if holders > 1:
-                        self._held[id(owner), name] = owner, before, holders - 1
-                    else:
-                        setattr(owner, name, before)
-
-
-_holds = _Holds()
-#: One lock for each model, by its first tensor: so wrappers and compiled forms of a model share it.
-_LOCKS: MutableMapping[object, threading.RLock] = WeakIdKeyDictionary()
-_LOCKS_LOCK = threading.Lock()
-
-
-@contextmanager
-def alone(module: object) -> Iterator[None]:
-    """Runs its body while no other thread runs the model: methods put hooks on layers, which all see.
-
-    Other models run side by side. What is not an :class:`torch.nn.Module` passes.
-
-    Args:
-        module: As for :func:`frozen`.
-    """
-    owner = _owner(module)
-    if owner is None:
-        yield
-        return
-    key = next(chain(owner.parameters(), owner.buffers()), owner)
-    with _LOCKS_LOCK:
-        lock = _LOCKS.setdefault(key, threading.RLock())
-    with lock:
-        yield
 
 
 @contextmanager
@@ -128,7 +54,7 @@ def frozen(module: object) -> Iterator[None]:
         module: A module, a bound method of one, or a partial of either. A module that another callable
             hides (a lambda, a closure) cannot be seen: call its ``.eval()`` yourself.
     """
-    owner = _owner(module)
+    owner = owner_of(module)
     # Frozen TorchScript has no training flag, and inference tensors no gradients to switch off.
     modules = [m for m in (owner.modules() if owner is not None else ()) if hasattr(m, "training")]
     parameters = [p for p in (owner.parameters() if owner is not None else ()) if not p.is_inference()]
@@ -136,104 +62,8 @@ def frozen(module: object) -> Iterator[None]:
         ((m, "training", False) for m in modules), ((p, "requires_grad", False) for p in parameters)
     )
     # TF32 here as well as around the model: a backward pass starts outside of it.
-    with _holds(flags), _tensor_float_32(getattr(owner, "precision", None) == "tf32"):
+    with holds(flags), tensor_float_32(getattr(owner, "precision", None) == "tf32"):
         yield
-
-
-def _tensor_float_32(wanted: bool) -> AbstractContextManager[None]:
-    """TF32 for CUDA's products and convolutions, if wanted: switches of the process, put back after."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    if not wanted:
-        return nullcontext()
-    if hasattr(matmul, "fp32_precision"):  # beside which the older switches refuse to work
-        conv: Any = cudnn.conv  # type: ignore[attr-defined]
-        return _holds((switch, "fp32_precision", "tf32") for switch in (matmul, conv))
-    return _holds((switch, "allow_tf32", True) for switch in (matmul, cudnn))
-
-
-class _Stance:
-    """Whether what was compiled runs as it was written, a switch of the process."""
-
-    def __init__(self) -> None:
-        self._set: Any = None
-
-    @property
-    def eager(self) -> bool:
-        return self._set is not None
-
-    @eager.setter
-    def eager(self, wanted: bool) -> None:
-        if wanted and self._set is None:
-            self._set = torch.compiler.set_stance("force_eager")
-        elif not wanted and self._set is not None:
-            self._set.__exit__(None, None, None)
-            self._set = None
-
-
-_stance = _Stance()
-
-
-def uncompiled() -> AbstractContextManager[None]:
-    """Runs its body with every compiled model as it was written.
-
-    A compiled model calls no hooks that it was not compiled with, and gives the buffers of its backward pass
-    away in the first one.
-    """
-    # Nothing is compiled before this module is imported, which takes a second.
-    compiles = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
-    return _holds([(_stance, "eager", True)]) if compiles else nullcontext()
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Runs its body without the autocast of a caller, which would change a map without a word."""
-    on = torch.is_autocast_enabled(device.type)
-    return torch.autocast(device.type, enabled=False) if on else nullcontext()
-
-
-class _DefaultDtype:
-    @property
-    def value(self) -> torch.dtype:
-        return torch.get_default_dtype()
-
-    @value.setter
-    def value(self, dtype: torch.dtype) -> None:
-        torch.set_default_dtype(dtype)
-
-
-_default_dtype = _DefaultDtype()
-
-
-def float32_by_default() -> AbstractContextManager[None]:
-    """Runs its body with PyTorch's default dtype, in which methods of Captum draw their random numbers."""
-    changed = torch.get_default_dtype() != torch.float32
-    return _holds([(_default_dtype, "value", torch.float32)]) if changed else nullcontext()
-
-
-@contextmanager
-def hooks_as_they_were(module: object) -> Iterator[None]:
-    """Takes the hooks away that its body leaves on the layers of ``module``, as a method that fails may."""
-    owner = _owner(module)
-    hooks = [
-        getattr(m, name)
-        for m in (owner.modules() if owner is not None else ())
-        for name in HOOKS
-        if hasattr(m, name)
-    ]
-    before = [set(of_layer) for of_layer in hooks]
-    try:
-        yield
-    finally:
-        for of_layer, known in zip(hooks, before, strict=True):
-            for key in of_layer.keys() - known:
-                del of_layer[key]
-
-
-def _owner(function: object) -> nn.Module | None:
-    """The module that a callable is, or is a method of."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    function = getattr(function, "__self__", function)
-    return function if isinstance(function, nn.Module) else None
 
 
 def _require_inference_graphs(model: object) -> None:
@@ -241,7 +71,7 @@ def _require_inference_graphs(model: object) -> None:
 
     Their mode is written into them: a BatchNorm would mix the images of a batch, and change at every pass.
     """
-    owner = _owner(model)
+    owner = owner_of(model)
     for module in owner.modules() if owner is not None else ():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
@@ -328,7 +158,7 @@ class PairSimilarity(nn.Module):
         self.embedding_model = embedding_model
         if not isinstance(embedding_model, nn.Module):
             # Registered, so that frozen() and .to() reach the module behind a bound method.
-            self.embedding_owner = _owner(embedding_model)
+            self.embedding_owner = owner_of(embedding_model)
         self.score = resolve_score(score)
         self.threshold = threshold
         self.preprocess = resolve_preprocess(preprocess)
@@ -435,7 +265,7 @@ class PairSimilarity(nn.Module):
         reduced = self.precision == "bfloat16"
         kind = images.device.type
         autocast = torch.autocast(kind, torch.bfloat16) if reduced else without_autocast(images.device)
-        with autocast, _tensor_float_32(self.precision == "tf32"):
+        with autocast, tensor_float_32(self.precision == "tf32"):
             try:
                 answer = self.embedding_model(self.preprocess(images))
             except RuntimeError as error:

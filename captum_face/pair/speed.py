@@ -25,8 +25,9 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from captum_face._validation import not_differentiable, require_images
+from captum_face.pair._state import HOOKS, uncompiled
 from captum_face.pair.passes import BatchSize, cheapest_batch_size, default_batch_size, digest
-from captum_face.pair.similarity import HOOKS, PairSimilarity, uncompiled
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = [
     "Plan",
