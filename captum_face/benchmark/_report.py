@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_face.attr.registry import null_baselines
+from captum_face.attr.spec import display_name
 from captum_face.benchmark._tables import FEWEST, Row, beside_published
 from captum_face.benchmark.metric import Metric
 from captum_face.benchmark.result import BenchmarkResult
@@ -266,7 +267,7 @@ def _curve_figure(curves: Sequence[Mapping[str, Any]], metric: Metric, pictures:
         axes.plot(
             [row["fraction"] for row in points],
             [row[metric.curve] for row in points],
-            label=method,
+            label=display_name(method),
             color="black" if null else f"C{place % 10}",
             linestyle={"random": ":", "center": "--"}.get(method, ["-", "-.", (0, (5, 1))][place // 10 % 3]),
             linewidth=1.8 if null else 1.3,

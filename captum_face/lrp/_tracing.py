@@ -243,7 +243,7 @@ class _Tracer(fx.Tracer):
         copies = {n: _copy_of(self.recorded.value_of(n), n) for n in node.all_input_nodes}
         value = self._run_on(node, copies.__getitem__)
         for source, given in copies.items():
-            if given is value and given._version:  # whoever holds the source sees the result from now on
+            if given is value and given._version:  # all that hold the source see the result from now on
                 self.overwritten[source] = node
             elif given is value and isinstance(given, Tensor) and source.op != "get_attr":
                 self.recorded.untouched.add(node)
