@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from captum_face.engines.cohort import require_cohort
 from captum_face.engines.one_image import gradients_must_come, score_of_one_image
 from captum_face.engines.sides import Side, Sides, gradients_enabled, require_pair_similarity
 from captum_face.maps.signed import smooth
-from captum_face.pair._state import float32_by_default
+from captum_face.pair._state import PROCESS_LOCK, float32_by_default
 from captum_face.pair.passes import BATCH_OPTIONS
 from captum_face.pair.similarity import PairSimilarity
 
@@ -44,8 +43,6 @@ _SAMPLED_BASELINES = (
 )
 #: What Captum says about inputs and hooks of its own, which is no news to the caller.
 _ROUTINE_WARNINGS = (r"Input Tensor \d+ did not already require gradients", r"\s*Setting .*hooks")
-#: One thread at a time runs methods of Captum, which take their randomness from the process.
-_CAPTUM_LOCK = threading.RLock()
 
 
 class _EachSide(PairAttribution):
@@ -110,7 +107,7 @@ class _EachSide(PairAttribution):
             return torch.cat(maps)
 
         # Warning filters, global random states and the default dtype belong to the process.
-        with _CAPTUM_LOCK, warnings.catch_warnings(), float32_by_default():
+        with PROCESS_LOCK, warnings.catch_warnings(), float32_by_default():
             for message in _ROUTINE_WARNINGS:
                 warnings.filterwarnings("ignore", message)
             return sides.explain(one)

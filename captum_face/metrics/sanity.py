@@ -16,6 +16,7 @@ from captum_face._validation import require_choice, require_generator, require_p
 from captum_face.attr.base import PairAttribution
 from captum_face.maps.ranks import spearman
 from captum_face.maps.signed import pixel_map
+from captum_face.pair._state import PROCESS_LOCK, alone
 from captum_face.pair.similarity import PairSimilarity, frozen
 
 __all__ = ["Randomization", "infidelity", "randomization", "sensitivity", "symmetry"]
@@ -93,7 +94,7 @@ def randomization(
     def similarity_to(original: list[Tensor]) -> Tensor:
         return torch.stack([spearman(x, y).cpu() for x, y in zip(original, maps(), strict=True)])
 
-    with _own_randomness(seed, image_a), frozen(model):
+    with _own_randomness(seed, image_a, model), frozen(model):
         layers = _from_output_to_input(model, image_a[:1], image_b[:1])
         if not layers:
             raise ValueError("expected a model with parameters, got one without: there is nothing to replace")
@@ -138,9 +139,9 @@ def symmetry(
     """
     image_a, image_b = require_pair(inputs)
     options = _seeded_options(method, seed, attribute_options)
-    with _own_randomness(seed, image_a):
+    with _own_randomness(seed, image_a, method.forward_func):
         a, b = method.attribute((image_a, image_b), **options)
-    with _own_randomness(seed, image_a):
+    with _own_randomness(seed, image_a, method.forward_func):
         swapped_b, swapped_a = method.attribute((image_b, image_a), **options)
     sides = [
         spearman(pixel_map(x).flatten(1), pixel_map(y).flatten(1))
@@ -186,7 +187,7 @@ def sensitivity(
     images = _equal_batches(inputs)
     perturb = _noise(perturb_radius, seed)
     options = _seeded_options(method, seed, attribute_options)
-    with _own_randomness(seed, images[0]):
+    with _own_randomness(seed, images[0], method.forward_func):
         return captum.metrics.sensitivity_max(
             method.attribute,
             images,
@@ -299,10 +300,13 @@ def _seeded_options(method: PairAttribution, seed: int, options: dict[str, Any] 
 
 
 @contextmanager
-def _own_randomness(seed: int, image: Tensor) -> Iterator[None]:
-    """The body draws from torch's global generators seeded anew, which are as they were afterwards."""
+def _own_randomness(seed: int, image: Tensor, model: object) -> Iterator[None]:
+    """The body draws from torch's global generators seeded anew, which are as they were afterwards.
+
+    No other thread draws from them or runs the model meanwhile.
+    """
     devices = [image.device.index] if image.is_cuda else []
-    with torch.random.fork_rng(devices=devices):
+    with alone(model), PROCESS_LOCK, torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)
         for device in devices:
             torch.cuda.default_generators[device].manual_seed(seed)

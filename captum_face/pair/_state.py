@@ -16,6 +16,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 __all__ = [
     "HOOKS",
+    "PROCESS_LOCK",
     "alone",
     "float32_by_default",
     "holds",
@@ -64,6 +65,9 @@ class _Holds:
 
 
 holds = _Holds()
+#: Of random states and warning filters, of which the process has one. A thread that needs a model's lock
+#: too takes that first.
+PROCESS_LOCK = threading.RLock()
 #: One lock for each model, by its first tensor: so wrappers and compiled forms of a model share it.
 _LOCKS: MutableMapping[object, threading.RLock] = WeakIdKeyDictionary()
 _LOCKS_LOCK = threading.Lock()

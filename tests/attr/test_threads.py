@@ -12,6 +12,7 @@ import torch.fx.experimental.symbolic_shapes  # adds a warning filter; autograd 
 from torch import nn
 
 from captum_face import METHODS, PairSimilarity
+from captum_face.metrics import randomization
 from captum_face.pair.similarity import frozen
 from captum_face.testing import model_state
 from tests.attr.test_contract import FAST, every_method, same_state
@@ -81,6 +82,26 @@ def test_all_methods_on_one_model_at_once(images):
                 assert torch.equal(got, score >= 0.2)
             else:
                 torch.testing.assert_close(got, want[name], rtol=1e-5, atol=1e-6)
+    assert same_state(before, model_state(net))
+
+
+def test_weights_that_a_metric_replaces_reach_no_other_thread(images):
+    net = small_net().train()
+    pair = PairSimilarity(net, threshold=0.2)
+    method, before = METHODS["saliency"].build(pair), model_state(net)
+    want, known = method.attribute(images), randomization(method, images).similarity
+
+    def work(i):
+        if i % 2:
+            return randomization(method, images).similarity
+        return [method.attribute(images) for _ in range(6)]
+
+    for i, found in enumerate(together(work)):
+        if i % 2:
+            torch.testing.assert_close(found, known)
+        else:
+            for maps in found:
+                torch.testing.assert_close(maps, want)
     assert same_state(before, model_state(net))
 
 
