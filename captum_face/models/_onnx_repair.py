@@ -317,9 +317,10 @@ def _lower(model: Any) -> None:
                 kind, [node.input[0]], [norm], axes=[_attribute(node, "axis", -1)], keepdims=1
             )
             nodes = [reduce, helper.make_node("Div", [node.input[0], norm], list(node.output))]
-        elif node.op_type == "GlobalMaxPool":
-            node.op_type = "ReduceMax"
-            _set_attribute(node, "axes", [2, 3])
+        elif node.op_type in ("GlobalMaxPool", "GlobalAveragePool"):
+            # onnx2torch averages over all dimensions, channels too, where shapes cannot be inferred.
+            node.op_type = {"GlobalMaxPool": "ReduceMax", "GlobalAveragePool": "ReduceMean"}[node.op_type]
+            _set_attribute(node, "axes", list(range(2, len(shapes.get(node.input[0]) or range(4)))))
             _set_attribute(node, "keepdims", 1)
         while node.input and not node.input[-1]:  # optional inputs named as absent
             del node.input[-1]

@@ -180,6 +180,16 @@ def test_a_file_in_training_mode_is_loaded_for_inference(tmp_path, dynamo, opset
             same(path, network.eval())
 
 
+@pytest.mark.parametrize("opset", [11, 13, 17])
+def test_a_swin_transformer(tmp_path, opset):
+    from torchvision.models.swin_transformer import SwinTransformer
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = SwinTransformer([4, 4], 16, [1, 1], [2, 2], [4, 4], num_classes=8).eval()
+    same(export(network, tmp_path / "net.onnx", opset=opset), network)
+
+
 def test_half_precision(tmp_path):
     network = Face().half()
     path = export(network, tmp_path / "net.onnx", opset=17, dtype=torch.float16)
