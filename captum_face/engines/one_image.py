@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_face._validation import not_differentiable, require_scores
-from captum_face.engines.sides import Side, gradients_enabled
+from captum_face.engines.sides import Side, gradients_enabled, image_gradient
 from captum_face.pair.similarity import AgainstReference, PairSimilarity
 
 __all__ = ["NormalisedBy", "gradients_must_come", "require_differentiable", "score_of_one_image"]
@@ -24,10 +24,10 @@ def _differentiable(embeddings: Tensor, images: Tensor) -> Tensor:
 
 
 def require_differentiable(pair: PairSimilarity, image: Tensor) -> None:
-    """Raises the error that says so where a model has no gradient for ``image``, at a forward pass."""
+    """Raises the error that says so where no gradient comes back to ``image``; a forward and a backward pass."""
     with gradients_enabled():
         leaf = image.clone().requires_grad_()
-        _differentiable(pair.embed(leaf), leaf)
+        image_gradient(pair.embed(leaf), leaf)
 
 
 class _Watched(torch.autograd.Function):

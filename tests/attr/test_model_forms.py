@@ -184,3 +184,12 @@ def test_a_batch_norm_without_statistics():
         PairSimilarity(model).embed(images)
     single = PairSimilarity(model, max_batch_size=1).embed(images)
     torch.testing.assert_close(single, torch.cat([model(image[None]) for image in images]))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_has_no_gradients_is_seen_before_the_maps():
+    model = QUANTISED(small_net().eval(), {nn.Linear}, dtype=torch.qint8)
+    images = torch.rand(1, 3, 18, 14), torch.rand(1, 3, 18, 14)
+    with pytest.raises(TypeError, match="expected an embedding model that can be differentiated"):
+        METHODS["saliency"].build(PairSimilarity(model)).check(images)
+    METHODS["saliency"].build(PairSimilarity(small_net().eval())).check(images)
