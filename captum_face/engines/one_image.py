@@ -24,7 +24,7 @@ def _differentiable(embeddings: Tensor, images: Tensor) -> Tensor:
 
 
 def require_differentiable(pair: PairSimilarity, image: Tensor) -> None:
-    """Raises the error that says so where no gradient comes back to ``image``; a forward and a backward pass."""
+    """Raises the error that says so where no gradient comes back to ``image``, at one pass each way."""
     with gradients_enabled():
         leaf = image.clone().requires_grad_()
         image_gradient(pair.embed(leaf), leaf)
