@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,7 +17,7 @@ from torch import Tensor
 
 from captum_face._validation import require_choice
 
-__all__ = ["AnyImage", "image_size", "load_image", "single_image"]
+__all__ = ["AnyImage", "image_size", "load_image", "load_pixels", "single_image", "stored_size"]
 
 #: What is taken for one image, which is a path, a Pillow image, an array (see
 #: :func:`~captum_face.load_image`) or a tensor ``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1].
@@ -23,6 +26,8 @@ AnyImage: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 #: Files whose further frames are not pictures of their own: previews and depth of phones, layers.
 _ONE_PICTURE = ("MPO", "PSD")
 _PREMULTIPLIED = ("La", "RGBa")  # colours times opacity, which is what black behind them gives
+_BYTES = ("L", "RGB", "CMYK", "YCbCr")  # modes of 8 bits without a palette
+_LIMIT_LOCK = threading.RLock()
 _ROUNDING = 1e-6  # values of float images this far outside [0, 1] are put to its ends
 
 
@@ -110,6 +115,50 @@ def single_image(image: AnyImage, channels: str | None = None, device: torch.dev
     return load_image(image, channels=channels if isinstance(image, np.ndarray) else None).to(device)
 
 
+@contextmanager
+def _of_any_size() -> Iterator[None]:
+    """Lifts Pillow's own limit, which is one for the whole process, where the caller has one."""
+    with _LIMIT_LOCK:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def stored_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image file by its header, before it is turned upright; of any number of pixels.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    try:
+        with _of_any_size(), Image.open(path) as image:
+            return image.size
+    except Exception as error:
+        raise _unreadable(f"image {path}", error) from error
+
+
+def load_pixels(source: str | Path | Image.Image | np.ndarray, *, channels: str | None = None) -> np.ndarray:
+    """One image as :func:`~captum_face.load_image` reads it, in bytes ``(H, W, 3)``, of any number of pixels.
+
+    What is stored in 8 bits keeps its values and needs a quarter of the memory; more bits are rounded.
+
+    Raises:
+        FileNotFoundError, TypeError, ValueError: as :func:`~captum_face.load_image`.
+    """
+    with _of_any_size():
+        picture: Image.Image | None = source if isinstance(source, Image.Image) else None
+        if isinstance(source, (str, os.PathLike)) and Path(source).is_file():
+            with suppress(Exception):  # load_image says what is wrong
+                picture = Image.open(source)
+        if picture is not None and picture.mode in _BYTES and not picture.has_transparency_data:
+            with suppress(Exception):
+                return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        return (load_image(source, channels=channels)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+
+
 def image_size(path: str | Path) -> tuple[int, int]:
     """Height and width that :func:`~captum_face.load_image` gives, from the file's header if it tells them.
 
@@ -117,7 +166,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         ValueError: the file cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with _of_any_size(), Image.open(path) as image:
             if image.getexif().get(0x0112) in (5, 6, 7, 8):  # lying on its side
                 return ImageOps.exif_transpose(image).size[::-1]
             return image.size[::-1]

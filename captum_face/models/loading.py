@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from captum_face._validation import require_choice, require_threshold
+from captum_face.maps.templates import TEMPLATES
 from captum_face.models.iresnet import iresnet18, iresnet34, iresnet50, iresnet100
 from captum_face.models.mobile_facenet import mobilefacenet
 from captum_face.models.onnx import load_onnx
@@ -20,7 +21,7 @@ from captum_face.models.synthetic_net import SyntheticFaceNet, synthetic, synthe
 from captum_face.models.weights import load_weights
 from captum_face.pair.preprocessing import resolve_preprocess
 from captum_face.pair.scores import Cosine, Score, Threshold, resolve_score
-from captum_face.pair.similarity import ALIGNMENTS, PairSimilarity
+from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["MODELS", "ModelEntry", "load_pair"]
 
@@ -98,9 +99,9 @@ def load_pair(
             model, which is a cosine and is not used with another score, else none.
         score: A name of :data:`captum_face.pair.scores.SCORES` or a :class:`~captum_face.pair.scores.Score`.
             None for ``"cosine"``, or for the score of a finished pair wrapper.
-        alignment: How the model expects faces to lie in its images: ``"arcface"``, or ``"none"`` for an
-            alignment that cannot be checked. None for the pair wrapper's own
-            (:class:`~captum_face.PairSimilarity`).
+        alignment: How the model expects faces to lie in its images: a name of
+            :data:`captum_face.photos.TEMPLATES`, or ``"none"`` for an alignment that is not known. None for
+            the pair wrapper's own (:class:`~captum_face.PairSimilarity`).
 
     Raises:
         FileNotFoundError, ValueError, TypeError, ImportError: what is missing or doesn't fit, and what to do.
@@ -109,7 +110,7 @@ def load_pair(
         preprocess = nn.Identity()
     resolve_preprocess(preprocess)
     if alignment is not None:
-        require_choice(alignment, (*ALIGNMENTS, "none"), "alignment")
+        require_choice(alignment, (*TEMPLATES, "none"), "alignment")
     chosen = resolve_score("cosine" if score is None else score)
     if threshold is not None:
         # A factory may bring a score of its own, whose limits are looked at then.
@@ -155,7 +156,9 @@ def load_pair(
         )
     if threshold is None and weights is None and chosen.name == Cosine.name:
         threshold = None if entry.threshold is None else Threshold(entry.threshold, "shipped with the model")
-    return _wrap(entry.build(weights), preprocess or entry.preprocess, threshold, chosen, alignment)
+    pair = _wrap(entry.build(weights), preprocess or entry.preprocess, threshold, chosen, alignment)
+    pair.image_size = entry.input_size
+    return pair
 
 
 def _wrap(

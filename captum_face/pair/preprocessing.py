@@ -7,12 +7,13 @@ laid over its image. Normalisation and channel order therefore live in the pair 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from captum_face._validation import require_choice
 
-__all__ = ["PRESETS", "Normalize", "resolve_preprocess"]
+__all__ = ["PRESETS", "Normalize", "Preset", "resolve_preprocess"]
 
 
 class Normalize(nn.Module):
@@ -44,17 +45,40 @@ class Normalize(nn.Module):
         return f"mean={self.mean}, std={self.std}, bgr={self.bgr}"
 
 
+class Preset(NamedTuple):
+    """What the published models of a family expect; a call gives the preprocessing.
+
+    Example::
+
+        >>> PRESETS["adaface"]()
+        Normalize(mean=0.5, std=0.5, bgr=True)
+        >>> PRESETS["adaface"].template, PRESETS["adaface"].size
+        ('arcface', (112, 112))
+    """
+
+    mean: float | Sequence[float]  #: as :class:`Normalize` takes it
+    std: float | Sequence[float]
+    bgr: bool = False  #: whether the model wants blue first
+    #: A name of :data:`captum_face.photos.TEMPLATES`: how faces lie in its images.
+    template: str = "arcface"
+    size: tuple[int, int] | None = (112, 112)  #: height and width of its images; None if they differ
+
+    def __call__(self) -> Normalize:
+        """The preprocessing."""
+        return Normalize(self.mean, self.std, self.bgr)
+
+
 #: What published models expect, by the name of their family.
-PRESETS: dict[str, Callable[[], Normalize]] = {
+PRESETS: dict[str, Preset] = {
     # InsightFace's iResNets and ONNX files: RGB, (x - 0.5) / 0.5
-    "arcface": lambda: Normalize(0.5, 0.5),
+    "arcface": Preset(0.5, 0.5),
     # AdaFace: the same, BGR
-    "adaface": lambda: Normalize(0.5, 0.5, bgr=True),
+    "adaface": Preset(0.5, 0.5, bgr=True),
     # MagFace: BGR in [0, 1]
-    "magface": lambda: Normalize(0.0, 1.0, bgr=True),
+    "magface": Preset(0.0, 1.0, bgr=True),
     # facenet-pytorch: (255 x - 127.5) / 128, 160 x 160
-    "facenet": lambda: Normalize(127.5 / 255, 128 / 255),
-    "imagenet": lambda: Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "facenet": Preset(127.5 / 255, 128 / 255, template="facenet", size=(160, 160)),
+    "imagenet": Preset((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=None),
 }
 
 

@@ -21,15 +21,14 @@ from captum_face._validation import (
     require_scores,
     require_threshold,
 )
+from captum_face.maps.templates import Template, resolve_template
 from captum_face.pair._state import alone, holds, owner_of, tensor_float_32, without_autocast
 from captum_face.pair.passes import BatchSize, default_batch_size, in_passes
-from captum_face.pair.preprocessing import resolve_preprocess
+from captum_face.pair.preprocessing import PRESETS, resolve_preprocess
 from captum_face.pair.scores import Score, Threshold, resolve_score, threshold_source
 
 __all__ = ["AgainstReference", "PairSimilarity", "frozen", "score_pairs"]
 
-#: What ``PairSimilarity(alignment=...)`` knows beside "auto" and None.
-ALIGNMENTS = ("arcface",)
 #: What ``PairSimilarity(precision=...)`` knows.
 PRECISIONS = ("float32", "tf32", "bfloat16")
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -112,10 +111,14 @@ class PairSimilarity(nn.Module):
             with units for it. Both change maps: see the page on speed. Embeddings of half precision come in
             the dtype of the images, and scores are computed in that. LRP and BiLRP, which rewrite the model,
             don't heed ``"bfloat16"``. Nothing heeds an autocast around a call.
-        alignment: How the model expects faces to lie in its images: ``"arcface"`` for the five points of
-            :data:`~captum_face.maps.regions.LANDMARKS`, None for any other alignment. Results check images
-            against it (:func:`~captum_face.data.check_faces`) and give shares of face regions for it alone.
-            ``"auto"`` is None with the preset ``"facenet"``, whose crops are wider, else ``"arcface"``.
+        alignment: How the model expects faces to lie in its images: a name of
+            :data:`captum_face.photos.TEMPLATES`, such as ``"arcface"`` for InsightFace's five points; a
+            :class:`~captum_face.photos.Template` of your own; None for an alignment that is not known.
+            Photos are aligned to it, and results check crops against it. ``"auto"`` is the preset's, and
+            ``"arcface"`` where there is no preset.
+        image_size: Height and width of the model's images, to which photos are cropped. None for the
+            ``input_size`` of the model, if it has such an attribute, or else the preset's. Where neither is
+            there the size is not known, and photos are cropped only if that is asked for.
 
     Shape: images ``(N, C, H, W)`` in [0, 1], RGB; a batch of 1 on one side broadcasts against N.
 
@@ -143,7 +146,8 @@ class PairSimilarity(nn.Module):
         max_batch_size: int | None = None,
         select: int | str | Callable[[Any], Tensor] | None = None,
         precision: str = "float32",
-        alignment: str | None = "auto",
+        alignment: str | Template | None = "auto",
+        image_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         if not callable(embedding_model):
@@ -165,12 +169,28 @@ class PairSimilarity(nn.Module):
         self.max_batch_size = max_batch_size
         self.select = select
         self.precision = require_choice(precision, PRECISIONS, "precision")
+        preset = PRESETS.get(preprocess) if isinstance(preprocess, str) else None
+        #: Height and width of the model's images; None if they are not known.
+        self.image_size = _image_size(
+            image_size or getattr(embedding_model, "input_size", None) or (preset.size if preset else None)
+        )
         if alignment == "auto":
-            alignment = None if preprocess == "facenet" else "arcface"
-        elif alignment is not None:
-            require_choice(alignment, ALIGNMENTS, "alignment (or auto, or None)")
-        #: How the model expects faces to lie in its images; None for an alignment that cannot be checked.
+            alignment = preset.template if preset else "arcface"
         self.alignment = alignment
+
+    @property
+    def alignment(self) -> str | None:
+        """Name of the template to which the model's images are aligned; None for one that is not known."""
+        return None if self.template is None else self.template.name
+
+    @alignment.setter
+    def alignment(self, value: str | Template | None) -> None:
+        self._template = None if value is None else resolve_template(value)
+
+    @property
+    def template(self) -> Template | None:
+        """Where landmarks lie in the model's images, in :attr:`image_size`; None if that is not known."""
+        return None if self._template is None else self._template.resized(self.image_size)
 
     @property
     def threshold(self) -> Threshold | None:
@@ -449,6 +469,14 @@ def score_pairs(forward_func: Callable[..., Tensor], image_a: Tensor, image_b: T
     count = max(len(image_a), len(image_b))
     ends = (images.expand(count, -1, -1, -1) for images in (image_a, image_b))
     return require_scores(forward_func(*ends), count, image_a)
+
+
+def _image_size(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    if isinstance(size, Sequence) and len(size) == 2:
+        return require_positive_int(size[0], "image_size"), require_positive_int(size[1], "image_size")
+    raise TypeError(f"expected image_size as (height, width), got {size!r}")
 
 
 def _describe(answer: Any) -> str:

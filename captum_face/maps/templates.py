@@ -1,0 +1,137 @@
+"""Where the parts of a face lie in the crops that models expect: the templates of alignment.
+
+Points are ``(x, y)`` in pixels of the crop; the centre of the first pixel is ``(0, 0)``, as OpenCV, dlib and
+InsightFace have it. Left and right are the viewer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from captum_face._validation import require_choice
+
+__all__ = ["FIVE_POINTS", "TEMPLATES", "Template", "resolve_template"]
+
+#: The points that every detector of landmarks knows: centres of the eyes, tip of the nose, corners of the
+#: mouth.
+FIVE_POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+
+
+@dataclass(frozen=True)
+class Template:
+    """Where landmarks lie in the crops that a model expects.
+
+    Example::
+
+        >>> TEMPLATES["arcface"].resized((224, 224)).points["left_eye"]
+        (76.5892, 103.3926)
+        >>> TEMPLATES["arcface"].resized((112, 96)).points["left_eye"]
+        (30.2946, 51.6963)
+    """
+
+    name: str
+    size: tuple[int, int]  #: height and width of the crop
+    points: Mapping[str, tuple[float, float]] = field(repr=False)  #: all of :data:`FIVE_POINTS` at least
+    #: The landmarks that a crop is fitted to; None for all of ``points`` that a face has.
+    fitted: tuple[str, ...] | None = field(default=None, repr=False)
+    #: None for crops that are turned upright by their landmarks. A number for crops along the edges of the
+    #: face's box, as facenet-pytorch makes them: so many pixels of the crop are added around the box.
+    margin: float | None = None
+
+    def __post_init__(self) -> None:
+        missing = [name for name in FIVE_POINTS if name not in self.points]
+        if missing:
+            raise ValueError(
+                f"expected a template with the points {', '.join(FIVE_POINTS)}, got none for "
+                f"{', '.join(missing)}"
+            )
+
+    def resized(self, size: tuple[int, int] | None) -> Template:
+        """The same template in crops ``(height, width)`` of another size; None for its own.
+
+        Crops are enlarged by the ratio of their longer sides, as InsightFace does it, and narrower or lower
+        ones are cut alike on both sides.
+        """
+        if size is None or tuple(size) == self.size:
+            return self
+        height, width = size
+        ratio = max(height, width) / max(self.size)
+        left, top = (self.size[1] * ratio - width) / 2, (self.size[0] * ratio - height) / 2
+        points = {name: (x * ratio - left, y * ratio - top) for name, (x, y) in self.points.items()}
+        margin = None if self.margin is None else self.margin * ratio
+        return replace(self, size=(height, width), points=points, margin=margin)
+
+    @property
+    def eye_distance(self) -> float:
+        """Pixels of the crop between the centres of the eyes."""
+        (left_x, left_y), (right_x, right_y) = self.points["left_eye"], self.points["right_eye"]
+        return float(((right_x - left_x) ** 2 + (right_y - left_y) ** 2) ** 0.5)
+
+
+#: ArcFace's five points in 112 x 112 pixels, read in InsightFace's ``face_align.py``.
+_ARCFACE = {
+    "left_eye": (38.2946, 51.6963),
+    "right_eye": (73.5318, 51.5014),
+    "nose": (56.0252, 71.7366),
+    "mouth_left": (41.5493, 92.3655),
+    "mouth_right": (70.7299, 92.2041),
+}
+
+# dlib's mean face, read in dlib's image_transforms/interpolation.h (get_face_chip_details): four corners of
+# the eyes and the base of the nose, to which chips are fitted, and for the five points above the means of the
+# 51 inner points of the same mean face. In units of the face, which a padding of 0.25 surrounds in the chip.
+_DLIB_FACE = {
+    "right_eye_outer": (0.8595674595992, 0.2134981538014),
+    "right_eye_inner": (0.6460604764104, 0.2289674387677),
+    "left_eye_outer": (0.1205750620789, 0.2137274526848),
+    "left_eye_inner": (0.3340850613712, 0.2290642403242),
+    "nose_base": (0.4901123135679, 0.6277975316475),
+    "left_eye": (0.225492, 0.215990),
+    "right_eye": (0.754761, 0.215990),
+    "nose": (0.490127, 0.515625),
+    "mouth_left": (0.254149, 0.780233),
+    "mouth_right": (0.726104, 0.780233),
+}
+_PADDING, _CHIP = 0.25, 150
+
+#: About where MTCNN's boxes have the five points.
+_FACENET = {
+    "left_eye": (50.0, 62.0),
+    "right_eye": (110.0, 62.0),
+    "nose": (80.0, 97.0),
+    "mouth_left": (55.0, 125.0),
+    "mouth_right": (105.0, 125.0),
+}
+
+#: The templates that are known by name.
+TEMPLATES: dict[str, Template] = {
+    "arcface": Template("arcface", (112, 112), _ARCFACE),
+    "dlib": Template(
+        "dlib",
+        (_CHIP, _CHIP),
+        {
+            name: tuple(_CHIP * (_PADDING + value) / (1 + 2 * _PADDING) for value in point)  # type: ignore[misc]
+            for name, point in _DLIB_FACE.items()
+        },
+        fitted=tuple(_DLIB_FACE)[:5],
+    ),
+    "facenet": Template("facenet", (160, 160), _FACENET, margin=0),
+}
+
+
+def resolve_template(template: str | Template) -> Template:
+    """Turns a name of :data:`TEMPLATES` into the template and lets a :class:`Template` through.
+
+    Raises:
+        ValueError: the name is not known; the message says the nearest one.
+        TypeError: neither of the two.
+    """
+    if isinstance(template, Template):
+        return template
+    if not isinstance(template, str):
+        raise TypeError(
+            f"expected a name of a template or a Template, got {type(template).__name__}; known are "
+            f"{', '.join(TEMPLATES)}"
+        )
+    return TEMPLATES[require_choice(template, TEMPLATES, "template")]

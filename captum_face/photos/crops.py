@@ -1,0 +1,348 @@
+"""Crops for a model, and the photos they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from captum_face._validation import require_choice
+from captum_face.data.images import AnyImage, image_size, single_image
+from captum_face.maps.templates import Template, resolve_template
+from captum_face.photos.detectors import Detector, default_detector
+from captum_face.photos.faces import Face
+from captum_face.photos.finding import FaceChoice, NoFaceError, choose_face, find_faces
+from captum_face.photos.photo import Photo, load_photo
+from captum_face.photos.warping import apply, inverted, warp
+
+__all__ = ["ALIGN", "PhotoCrop", "align_face", "load_crop"]
+
+#: When images are aligned: those that are no crops of the model's size, all, or none.
+ALIGN = ("auto", "always", "never")
+#: Longest side in pixels of the copy of a photo that a crop keeps for figures.
+PREVIEW_SIDE = 1024
+#: A face is cut by the border if more than this share of its box is outside.
+_CUT = 0.02
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PhotoCrop:
+    """An aligned crop, and where in its photo it came from; made by :func:`align_face`.
+
+    Coordinates are in pixels of the upright photo, the centre of the first pixel being ``(0, 0)``.
+    """
+
+    image: Tensor  #: the crop, ``(1, 3, H, W)`` in [0, 1]
+    template: Template  #: to which it is aligned, in its size
+    transform: NDArray[np.float64]  #: ``(2, 3)``, from points ``(x, y)`` of the photo to the crop's
+    landmarks: Mapping[str, tuple[float, float]]  #: of the face, by name
+    outline: NDArray[np.float64] | None  #: its 68 points ``(68, 2)``, if the detector knows them
+    confidence: float | None  #: of the detector
+    boxes: NDArray[np.float64]  #: ``(F, 4)`` left, top, right, bottom of all faces found, the largest first
+    chosen: int  #: which of them this face is
+    asked: bool  #: whether that one was asked for
+    photo_size: tuple[int, int]  #: height and width of the photo
+    preview: NDArray[np.uint8]  #: the photo ``(h, w, 3)``, of at most 1024 pixels in its longer side
+    name: str  #: of the photo
+
+    def __repr__(self) -> str:
+        height, width = self.template.size
+        return f"PhotoCrop({width} x {height} of {self.name}, {self.template.name})"
+
+    @property
+    def points(self) -> dict[str, tuple[float, float]]:
+        """The landmarks in pixels of the crop."""
+        return {
+            name: (float(x), float(y))
+            for name, (x, y) in zip(
+                self.landmarks, apply(self.transform, [*self.landmarks.values()]), strict=True
+            )
+        }
+
+    @property
+    def crop_outline(self) -> NDArray[np.float64] | None:
+        """The 68 points in pixels of the crop."""
+        return None if self.outline is None else apply(self.transform, self.outline)
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """The face's box."""
+        left, top, right, bottom = map(float, self.boxes[self.chosen])
+        return left, top, right, bottom
+
+    @property
+    def eye_distance(self) -> float:
+        """Pixels of the photo between the centres of the eyes."""
+        left, right = (np.array(self.landmarks[f"{side}_eye"]) for side in ("left", "right"))
+        return float(np.linalg.norm(left - right))
+
+    @property
+    def cut(self) -> float:
+        """The share of the face's box that lies outside the photo."""
+        left, top, right, bottom = self.box
+        height, width = self.photo_size
+        seen = max(min(right, width) - max(left, 0), 0) * max(min(bottom, height) - max(top, 0), 0)
+        return 1 - seen / ((right - left) * (bottom - top))
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """Sentences by topic on what a reader has to know of the crop: ``faces``, ``cut``, ``small``."""
+        found = {}
+        if len(self.boxes) > 1:
+            which = "the largest" if self.chosen == 0 else f"number {self.chosen} by size"
+            found["faces"] = f"{self.name} shows {len(self.boxes)} faces; this is {which}" + (
+                "" if self.asked else ", as no other was asked for"
+            )
+        if self.cut > _CUT:
+            found["cut"] = (
+                f"the border of {self.name} cuts the face: {self.cut:.0%} of it lies outside, and is black "
+                "in the crop"
+            )
+        if self.eye_distance < self.template.eye_distance - 0.5:
+            found["small"] = (
+                f"the face in {self.name} is small: {self.eye_distance:.0f} pixels between the eyes, where "
+                f"the model's crop has {self.template.eye_distance:.0f}; the crop is enlarged and blurred"
+            )
+        return found
+
+    def to_photo(self, values: Tensor | NDArray[Any], *, outside: float = 0.0) -> NDArray[np.float32]:
+        """A map on the crop in the photo's own pixels.
+
+        Args:
+            values: ``(H, W)`` or ``(H, W, C)`` of the crop's size.
+            outside: What pixels get that are not in the crop.
+
+        Returns:
+            float32, of the height and width of the photo.
+
+        Raises:
+            ValueError: another size.
+        """
+        return self._warped(values, self.transform, self.photo_size, outside)
+
+    def to_preview(self, values: Tensor | NDArray[Any], *, outside: float = 0.0) -> NDArray[np.float32]:
+        """The same in the pixels of :attr:`preview`."""
+        shown = self.preview.shape[:2]
+        return self._warped(values, self.preview_transform, (shown[0], shown[1]), outside)
+
+    @property
+    def preview_scale(self) -> tuple[float, float]:
+        """How many pixels of the preview one of the photo is, in x and in y."""
+        return self.preview.shape[1] / self.photo_size[1], self.preview.shape[0] / self.photo_size[0]
+
+    @property
+    def preview_transform(self) -> NDArray[np.float64]:
+        """The transform ``(2, 3)`` from points of the preview to the crop's."""
+        x, y = self.preview_scale
+        back = np.array([[1 / x, 0, 0.5 / x - 0.5], [0, 1 / y, 0.5 / y - 0.5], [0, 0, 1]])
+        return self.transform @ back
+
+    def _warped(
+        self, values: Tensor | NDArray[Any], transform: NDArray[Any], size: tuple[int, int], outside: float
+    ) -> NDArray[np.float32]:
+        array = values.detach().float().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if tuple(array.shape[:2]) != self.template.size:
+            raise ValueError(
+                f"expected values of the crop's size {self.template.size} (height, width), got {array.shape}"
+            )
+        return warp(array, inverted(transform), size, outside=outside)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but pixels, ready for JSON."""
+        return {
+            "photo": self.name,
+            "photo_size": list(self.photo_size),
+            "template": self.template.name,
+            "crop_size": list(self.template.size),
+            "transform": self.transform.tolist(),
+            "box": list(self.box),
+            "landmarks": {name: list(point) for name, point in self.landmarks.items()},
+            "outline": None if self.outline is None else self.outline.tolist(),
+            "confidence": self.confidence,
+            "boxes": self.boxes.tolist(),
+            "chosen": self.chosen,
+            "asked": self.asked,
+            "template_points": {name: list(point) for name, point in self.template.points.items()},
+        }
+
+    @classmethod
+    def of_summary(cls, summary: Any, image: Tensor, preview: NDArray[np.uint8]) -> PhotoCrop:
+        """The crop of which :meth:`summary` tells.
+
+        Raises:
+            KeyError, TypeError, ValueError: another object.
+        """
+        height, width = summary["crop_size"]
+        tall, wide = summary["photo_size"]
+        template = Template(
+            str(summary["template"]),
+            (int(height), int(width)),
+            {str(name): (float(x), float(y)) for name, (x, y) in summary["template_points"].items()},
+        )
+        outline, confidence = summary["outline"], summary["confidence"]
+        return cls(
+            image=image,
+            template=template,
+            transform=np.array(summary["transform"], float).reshape(2, 3),
+            landmarks={str(name): (float(x), float(y)) for name, (x, y) in summary["landmarks"].items()},
+            outline=None if outline is None else np.array(outline, float).reshape(68, 2),
+            confidence=None if confidence is None else float(confidence),
+            boxes=np.array(summary["boxes"], float).reshape(-1, 4),
+            chosen=int(summary["chosen"]),
+            asked=bool(summary["asked"]),
+            photo_size=(int(tall), int(wide)),
+            preview=preview,
+            name=str(summary["photo"]),
+        )
+
+
+def align_face(
+    photo: AnyImage | Photo,
+    template: str | Template = "arcface",
+    size: tuple[int, int] | None = None,
+    *,
+    face: FaceChoice = None,
+    detector: Detector | None = None,
+    channels: str | None = None,
+    max_pixels: int | None = None,
+) -> PhotoCrop:
+    """One face of a photo as an aligned crop.
+
+    Args:
+        photo: A path, a Pillow image, an array, a tensor or a :class:`~captum_face.photos.Photo`.
+        template: A name of :data:`~captum_face.photos.TEMPLATES`, or a template of your own.
+        size: Height and width of the crop; None for the template's.
+        face: Which of several faces: a number in the order of :func:`~captum_face.photos.find_faces`, or a
+            point ``(x, y)`` of the photo, whose nearest face is taken; None for the largest.
+        detector: What finds faces; None for dlib's.
+        channels: Order of the colours of an array, ``"rgb"`` or ``"bgr"``.
+        max_pixels: The most pixels of the photo; None for :data:`~captum_face.photos.MAX_PIXELS`.
+
+    Returns:
+        The :class:`PhotoCrop`; its ``remarks`` say what a reader has to know.
+
+    Raises:
+        NoFaceError: no face was found; the message says what was tried.
+        ImportError, FileNotFoundError, TypeError, ValueError: as
+            :func:`~captum_face.photos.find_faces` and :func:`~captum_face.photos.choose_face`.
+    """
+    chosen = resolve_template(template).resized(size)
+    photo = load_photo(photo, channels=channels, max_pixels=max_pixels)
+    finder = default_detector() if detector is None else detector
+    faces = find_faces(photo, finder)
+    if not faces:
+        raise no_face(photo, finder)
+    index = choose_face(faces, face)
+    return _crop(faces, index, chosen, face is not None)
+
+
+def no_face(photo: Photo, detector: Detector) -> NoFaceError:
+    """The error on a photo without a face, which says what was tried and what to do."""
+    how = detector.tried(photo) if hasattr(detector, "tried") else f"{type(detector).__name__} found none"
+    return NoFaceError(
+        f"expected a face in {photo.name}, found none: {how}. Turn the photo upright, crop it around the "
+        "face or take a larger one; give landmarks of your own (LandmarkFile, on the command line --detector "
+        "FILE.csv); or, if the image is a crop that is aligned already, say align='never' (--align never)"
+    )
+
+
+def _crop(faces: list[Face], index: int, template: Template, asked: bool) -> PhotoCrop:
+    face = faces[index]
+    scale = min(1.0, PREVIEW_SIDE / max(face.photo.size))
+    height, width = (max(round(side * scale), 1) for side in face.photo.size)
+    pixels = face.photo.pixels
+    if scale < 1:
+        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+    return PhotoCrop(
+        image=face.crop(template),
+        template=template,
+        transform=face.transform(template),
+        landmarks=face.landmarks,
+        outline=face.outline,
+        confidence=face.confidence,
+        boxes=np.array([other.box for other in faces], float),
+        chosen=index,
+        asked=asked,
+        photo_size=face.photo.size,
+        preview=pixels,
+        name=face.photo.name,
+    )
+
+
+def load_crop(
+    image: AnyImage | Photo,
+    template: Template | None,
+    size: tuple[int, int] | None,
+    *,
+    align: str = "auto",
+    face: FaceChoice = None,
+    detector: Detector | None = None,
+    channels: str | None = None,
+    max_pixels: int | None = None,
+    device: torch.device | None = None,
+) -> tuple[Tensor, PhotoCrop | None]:
+    """An image as a model wants it: a crop as it is, a photo aligned.
+
+    Args:
+        image: As :func:`align_face` takes it.
+        template: Of the model; None if it is not known.
+        size: Height and width of the model's images; None if they are not known.
+        align: ``"auto"`` aligns images that are not of ``size``; tensors, and images for models whose
+            template or size is not known, are taken as they are. ``"always"`` aligns all, ``"never"`` none.
+        face: As in :func:`align_face`; it is an error with an image that is not aligned.
+        device: Where the crop comes to; a tensor that is not aligned stays where it is.
+
+    Returns:
+        The image ``(N, C, H, W)``, and the :class:`PhotoCrop` it was cut from, None if it was not aligned.
+
+    Raises:
+        NoFaceError, ImportError, FileNotFoundError, TypeError, ValueError: as :func:`align_face`;
+            ``"always"`` without a template.
+    """
+    require_choice(align, ALIGN, "align")
+    if align == "always" and template is None:
+        raise ValueError(
+            "expected a model whose alignment is known with align='always', got none: give "
+            "PairSimilarity(alignment=...), a name of captum_face.photos.TEMPLATES or a Template"
+        )
+    wanted = align == "always" or (align == "auto" and _is_photo(image, template, size))
+    if template is None or not wanted:
+        if face is not None:
+            raise ValueError(
+                f"expected face={face!r} with a photo that is aligned, got an image that is taken as it is; "
+                "align='always' aligns it"
+            )
+        if isinstance(image, Photo):
+            return single_image(image.pixels, "rgb", device), None
+        return single_image(image, channels, device), None
+    crop = align_face(
+        image,
+        template,
+        size,
+        face=face,
+        detector=detector,
+        channels=channels if isinstance(image, np.ndarray) else None,
+        max_pixels=max_pixels,
+    )
+    return crop.image.to(device), crop
+
+
+def _is_photo(image: AnyImage | Photo, template: Template | None, size: tuple[int, int] | None) -> bool:
+    """Whether an image is taken for a photo: it is no crop of the model's size."""
+    if template is None or size is None or isinstance(image, Tensor):
+        return False
+    if isinstance(image, Photo):
+        return image.size != size
+    if isinstance(image, np.ndarray):
+        return image.shape[:2] != size
+    try:
+        height, width = image.size[::-1] if isinstance(image, Image.Image) else image_size(image)
+    except ValueError:
+        return False  # reading it says what is wrong
+    return (height, width) != size

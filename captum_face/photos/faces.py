@@ -1,0 +1,96 @@
+"""Faces found in a photo, and what cuts them out of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from captum_face.maps.templates import FIVE_POINTS, Template, resolve_template
+from captum_face.photos.photo import Photo
+from captum_face.photos.warping import fit, inverted, warp
+
+__all__ = ["Face"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Face:
+    """A face in a photo; made by :func:`~captum_face.photos.find_faces`.
+
+    Everything is in pixels of the upright photo, the centre of the first pixel being ``(0, 0)``. Left and
+    right are the viewer's.
+    """
+
+    photo: Photo
+    box: tuple[float, float, float, float]  #: left, top, right and bottom
+    #: ``(x, y)`` by name: :data:`FIVE_POINTS`, and for some detectors more.
+    landmarks: Mapping[str, tuple[float, float]]
+    confidence: float | None = None  #: in the detector's own units, higher is surer; None if it has none
+    #: The 68 points of the iBUG annotation ``(68, 2)``; None if the detector does not know them.
+    outline: NDArray[np.float64] | None = field(default=None)
+
+    def __repr__(self) -> str:
+        box = ", ".join(f"{value:.0f}" for value in self.box)
+        return f"Face(box=({box}) of {self.photo.name})"
+
+    @property
+    def eye_distance(self) -> float:
+        """Pixels of the photo between the centres of the eyes."""
+        return math.dist(self.landmarks["left_eye"], self.landmarks["right_eye"])
+
+    def transform(
+        self, template: str | Template = "arcface", size: tuple[int, int] | None = None
+    ) -> NDArray[np.float64]:
+        """The transform ``(2, 3)`` that takes points ``(x, y)`` of the photo to the crop.
+
+        Args:
+            template: A name of :data:`TEMPLATES`, or a template of your own.
+            size: Height and width of the crop; None for the template's.
+
+        Raises:
+            ValueError: no such template; landmarks that all lie on one spot.
+        """
+        chosen = resolve_template(template).resized(size)
+        if chosen.margin is not None:
+            return _box_transform(self, chosen)
+        names = [name for name in chosen.fitted or chosen.points if name in self.landmarks]
+        if len(names) < len(chosen.fitted or ()):
+            names = [*FIVE_POINTS]
+        return fit(
+            np.array([self.landmarks[name] for name in names]),
+            np.array([chosen.points[name] for name in names]),
+        )
+
+    def inverse(
+        self, template: str | Template = "arcface", size: tuple[int, int] | None = None
+    ) -> NDArray[np.float64]:
+        """The transform ``(2, 3)`` that takes points ``(x, y)`` of the crop to the photo."""
+        return inverted(self.transform(template, size))
+
+    def crop(self, template: str | Template = "arcface", size: tuple[int, int] | None = None) -> Tensor:
+        """The aligned crop ``(1, 3, H, W)`` in [0, 1], RGB; black where the photo ends.
+
+        Arguments are those of :meth:`transform`. Antialiased where the photo shrinks.
+        """
+        matrix = self.transform(template, size)
+        drawn = warp(self.photo.pixels, matrix, resolve_template(template).resized(size).size)
+        return torch.from_numpy(np.clip(drawn / 255, 0, 1)).permute(2, 0, 1)[None].contiguous()
+
+
+def _box_transform(face: Face, template: Template) -> NDArray[np.float64]:
+    """facenet-pytorch's crop: the face's box with a margin, cut at the photo's border, not turned."""
+    height, width = template.size
+    left, top, right, bottom = face.box
+    margin = template.margin or 0.0
+    wider = [margin * (right - left) / (width - margin), margin * (bottom - top) / (height - margin)]
+    tall, wide = face.photo.size
+    left, top = int(max(left - wider[0] / 2, 0)), int(max(top - wider[1] / 2, 0))
+    right, bottom = int(min(right + wider[0] / 2, wide)), int(min(bottom + wider[1] / 2, tall))
+    x, y = width / (right - left), height / (bottom - top)
+    # From edges of pixels to their centres, as resizing counts them.
+    return np.array([[x, 0, (0.5 - left) * x - 0.5], [0, y, (0.5 - top) * y - 0.5]])
