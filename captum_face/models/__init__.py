@@ -5,6 +5,18 @@ files. Any ``nn.Module`` or callable from images to embeddings works with
 :class:`~captum_face.PairSimilarity` just as well.
 """
 
+from captum_face.models.adapters import (
+    BlackBox,
+    RemoteEmbedding,
+    RemoteScore,
+    RequestsUsedUp,
+    ServiceError,
+    from_adaface,
+    from_deepface,
+    from_face_recognition,
+    from_facenet,
+    from_insightface,
+)
 from captum_face.models.iresnet import IResNet, iresnet18, iresnet34, iresnet50, iresnet100
 from captum_face.models.loading import MODELS, ModelEntry, load_pair
 from captum_face.models.mobile_facenet import MobileFaceNet, mobilefacenet
@@ -14,11 +26,21 @@ from captum_face.models.weights import load_weights
 
 __all__ = [
     "MODELS",
+    "BlackBox",
     "IResNet",
     "MobileFaceNet",
     "ModelEntry",
     "OnnxEmbedding",
+    "RemoteEmbedding",
+    "RemoteScore",
+    "RequestsUsedUp",
+    "ServiceError",
     "SyntheticFaceNet",
+    "from_adaface",
+    "from_deepface",
+    "from_face_recognition",
+    "from_facenet",
+    "from_insightface",
     "iresnet18",
     "iresnet34",
     "iresnet50",
