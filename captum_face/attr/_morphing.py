@@ -122,7 +122,7 @@ class MorphingAttribution(PairAttribution):
     ) -> Cohort:
         """``n`` members of the cohort; a remark says whom the maps compare with."""
         given = self.cohort if cohort is None else cohort
-        drawn = draw_cohort(require_cohort(given, sides.images), n, generator)
+        drawn = draw_cohort(require_cohort(given, sides.images, sides.template), n, generator)
         sides.remarks["cohort"] = f"cohort: {drawn.origin}"
         return drawn
 

@@ -73,7 +73,7 @@ class _EachSide(PairAttribution):
         options, sampled = dict(options), self.sampled_baselines
         baselines = options.pop("baselines", None)
         if sampled and isinstance(baselines, (str, Path)) and Path(baselines).is_dir():
-            cohort = require_cohort(baselines, sides.images)
+            cohort = require_cohort(baselines, sides.images, sides.template)
             sides.remarks["cohort"] = f"cohort: {cohort.origin}"
             Ends.of(sides, cohort, sides.threshold(None))  # which says who is no other person
             baselines = cohort.faces

@@ -64,6 +64,6 @@ class PairFeatureAblation(PairAttribution):
 
 
 def _face_labels(sides: Sides) -> Tensor | None:
-    if sides.size != (TEMPLATE_SIZE, TEMPLATE_SIZE) or sides.alignment is None:
+    if sides.size != (TEMPLATE_SIZE, TEMPLATE_SIZE) or sides.alignment != "arcface":
         return None
     return torch.stack(list(face_regions().values())).int().argmax(0)

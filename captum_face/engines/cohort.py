@@ -16,7 +16,9 @@ from torch import Tensor
 from captum_face._validation import require_images
 from captum_face.data.alignment import SMALLEST, check_faces
 from captum_face.data.faces import image_files, read_faces, render_faces
+from captum_face.maps.templates import TEMPLATES, Template
 from captum_face.pair.similarity import PairSimilarity
+from captum_face.photos.crops import realign
 
 __all__ = [
     "FEWEST",
@@ -55,22 +57,24 @@ class Cohort(NamedTuple):
     rendered: bool  #: whether they are rendered, because none were given
 
 
-def require_cohort(cohort: object, images: tuple[Tensor, Tensor]) -> Cohort:
+def require_cohort(cohort: object, images: tuple[Tensor, Tensor], template: Template | None = None) -> Cohort:
     """Aligned faces of other people, like the images in size, channels, dtype and device.
 
     Args:
         cohort: Images ``(M, C, H, W)``, a folder of them, or None for rendered people.
         images: Of both sides.
+        template: To which rendered people are aligned; None for ArcFace's.
 
     Raises:
         TypeError, ValueError, OSError: none of these, or images of another size.
+        ImportError: rendered people for another template than ArcFace's, without the extra ``photos``.
 
     Warns:
         CohortWarning: fewer than :data:`FEWEST`.
     """
     like = images[0]
     if cohort is None:
-        faces = _rendered(like)
+        faces = _rendered(like, template)
         return Cohort(faces, tuple(map(str, range(len(faces)))), f"{len(faces)} rendered faces", True)
     if isinstance(cohort, (str, Path)):
         folder = cohort
@@ -98,9 +102,12 @@ def require_cohort(cohort: object, images: tuple[Tensor, Tensor]) -> Cohort:
     return Cohort(faces.detach().to(like), names, origin, False)
 
 
-def _rendered(like: Tensor) -> Tensor:
-    """Rendered people in the images' size and channels, aligned as crops for ArcFace are."""
+def _rendered(like: Tensor, template: Template | None) -> Tensor:
+    """Rendered people in the images' size and channels, aligned as the images are."""
     faces = render_faces(_N_RENDERED)
+    arcface = TEMPLATES["arcface"]
+    if template is not None and template.name != arcface.name:
+        faces = realign(faces, arcface, template.resized((like.shape[-2], like.shape[-1])))
     if like.shape[1] != faces.shape[1]:
         faces = faces.mean(1, keepdim=True).expand(-1, like.shape[1], -1, -1)
     return torch.nn.functional.interpolate(

@@ -18,6 +18,7 @@ from torch import Tensor
 from captum_face._progress import progress_bar
 from captum_face._validation import not_differentiable, require_baselines, require_threshold
 from captum_face.engines.masks import mask_scorer
+from captum_face.maps.templates import TEMPLATES, Template
 from captum_face.pair.passes import BatchSize, default_batch_size
 from captum_face.pair.scores import Score
 from captum_face.pair.similarity import PairSimilarity, score_pairs
@@ -220,7 +221,12 @@ class Sides:
     @property
     def alignment(self) -> str | None:
         """How the model expects faces to lie; by ArcFace's points unless a pair wrapper says otherwise."""
-        return getattr(self.forward_func, "alignment", "arcface")
+        return None if self.template is None else self.template.name
+
+    @property
+    def template(self) -> Template | None:
+        """Where landmarks lie in the images, in the template's own size; None if that is not known."""
+        return getattr(self.forward_func, "template", TEMPLATES["arcface"])
 
     @cached_property
     def pair(self) -> PairSimilarity:

@@ -5,6 +5,7 @@ from captum_face.figures.decoder import show_channels, show_counterfactual, show
 from captum_face.figures.explanation import show_explanation
 from captum_face.figures.identification import ExplainedMatch, ExplainedSearch, show_identification
 from captum_face.figures.interactions import show_interactions
+from captum_face.figures.on_photos import show_on_photos
 
 __all__ = [
     "ExplainedMatch",
@@ -16,5 +17,6 @@ __all__ = [
     "show_explanation",
     "show_identification",
     "show_interactions",
+    "show_on_photos",
     "show_reconstructions",
 ]

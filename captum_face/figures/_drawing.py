@@ -123,6 +123,7 @@ def new_grid(
     size: tuple[float, float],
     wspace: float | None = None,
     place: Place | None = None,
+    heights: list[float] | None = None,
 ) -> tuple[AnyFigure, np.ndarray]:
     """A figure and its panels ``(rows, columns)`` without ticks and frames.
 
@@ -132,10 +133,13 @@ def new_grid(
         size: Width and height of the figure in inches.
         wspace: Space between panels as a share of their width; None for matplotlib's.
         place: Where to draw; None for a figure of its own.
+        heights: Of the rows, in any unit; None for equal ones.
     """
     figure, axes = (new_figure(size), None) if place is None else require_place(place, rows, columns)
     if axes is None:
-        axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"wspace": wspace})
+        axes = figure.subplots(
+            rows, columns, squeeze=False, gridspec_kw={"wspace": wspace, "height_ratios": heights}
+        )
     for axis in axes.flat:
         bare(axis)
     return figure, axes
@@ -186,10 +190,20 @@ def draw_row(
     signed: np.ndarray,
     heading: str | None = None,
     look: Look = DEFAULT,
+    below: np.ndarray | None = None,
 ) -> None:
-    """The photo and what speaks for and against, in three panels; ``heading``: above the photo, if any."""
+    """The photo and what speaks for and against, in three panels.
+
+    Args:
+        axes: Three of them.
+        picture: For the first.
+        signed: Its map in [-1, 1].
+        heading: Above the photo, if any.
+        look: Colours.
+        below: What lies below the maps; None for the picture.
+    """
     draw_picture(axes[0], picture)
-    draw_evidence(axes[1:], picture, signed, look)
+    draw_evidence(axes[1:], picture if below is None else below, signed, look)
     if heading is not None:
         for axis, text in zip(axes, (heading, "speaks for a match", "speaks against"), strict=True):
             axis.set_title(printable(text), fontsize=9, **_PLAIN)

@@ -26,8 +26,8 @@ class Template:
 
         >>> TEMPLATES["arcface"].resized((224, 224)).points["left_eye"]
         (76.5892, 103.3926)
-        >>> TEMPLATES["arcface"].resized((112, 96)).points["left_eye"]
-        (30.2946, 51.6963)
+        >>> round(TEMPLATES["arcface"].resized((112, 96)).points["left_eye"][0], 4)  # 8 pixels less
+        30.2946
     """
 
     name: str

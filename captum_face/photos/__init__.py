@@ -1,7 +1,7 @@
 """From a photo to an aligned crop, and back."""
 
 from captum_face.maps.templates import FIVE_POINTS, TEMPLATES, Template
-from captum_face.photos.crops import PhotoCrop, align_face, load_crop
+from captum_face.photos.crops import PhotoCrop, PhotoView, align_face, load_crop
 from captum_face.photos.detectors import Detector, DlibDetector
 from captum_face.photos.faces import Face
 from captum_face.photos.finding import NoFaceError, choose_face, find_faces
@@ -17,6 +17,7 @@ __all__ = [
     "NoFaceError",
     "Photo",
     "PhotoCrop",
+    "PhotoView",
     "Template",
     "align_face",
     "choose_face",

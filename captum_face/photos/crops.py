@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,39 @@ from torch import Tensor
 
 from captum_face._validation import require_choice
 from captum_face.data.images import AnyImage, image_size, single_image
-from captum_face.maps.templates import Template, resolve_template
+from captum_face.maps.templates import FIVE_POINTS, Template, resolve_template
 from captum_face.photos.detectors import Detector, default_detector
 from captum_face.photos.faces import Face
 from captum_face.photos.finding import FaceChoice, NoFaceError, choose_face, find_faces
 from captum_face.photos.photo import Photo, load_photo
-from captum_face.photos.warping import apply, inverted, warp
+from captum_face.photos.warping import apply, fit, inverted, require_extra, warp
 
-__all__ = ["ALIGN", "PhotoCrop", "align_face", "load_crop"]
+__all__ = ["ALIGN", "PhotoCrop", "PhotoView", "align_face", "load_crop", "realign"]
 
 #: When images are aligned: those that are no crops of the model's size, all, or none.
 ALIGN = ("auto", "always", "never")
-#: Longest side in pixels of the copy of a photo that a crop keeps for figures.
-PREVIEW_SIDE = 1024
+# Longest sides in pixels of the copies of a photo that a crop keeps for figures: the whole, and the face.
+_WHOLE, _CLOSEUP = 1024, 512
+# How much wider than the crop the second one is.
+_AROUND = 1.4
 #: A face is cut by the border if more than this share of its box is outside.
 _CUT = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoView:
+    """A part of a photo as figures show it, often shrunk."""
+
+    pixels: NDArray[np.uint8] = field(repr=False)  #: ``(h, w, 3)``
+    #: Left, top, right and bottom edge of the part: 0, 0, W and H for all of a photo of H x W pixels.
+    edges: tuple[float, float, float, float]
+
+    @property
+    def to_photo(self) -> NDArray[np.float64]:
+        """The transform ``(2, 3)`` from points ``(x, y)`` of this picture to the photo's."""
+        left, top, right, bottom = self.edges
+        x, y = (right - left) / self.pixels.shape[1], (bottom - top) / self.pixels.shape[0]
+        return np.array([[x, 0, left + x / 2 - 0.5], [0, y, top + y / 2 - 0.5]])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,7 +66,8 @@ class PhotoCrop:
     chosen: int  #: which of them this face is
     asked: bool  #: whether that one was asked for
     photo_size: tuple[int, int]  #: height and width of the photo
-    preview: NDArray[np.uint8]  #: the photo ``(h, w, 3)``, of at most 1024 pixels in its longer side
+    whole: PhotoView  #: the photo, of at most 1024 pixels in its longer side
+    closeup: PhotoView  #: the part around the face, of at most 512 pixels in its longer side
     name: str  #: of the photo
 
     def __repr__(self) -> str:
@@ -126,25 +145,18 @@ class PhotoCrop:
         """
         return self._warped(values, self.transform, self.photo_size, outside)
 
-    def to_preview(self, values: Tensor | NDArray[Any], *, outside: float = 0.0) -> NDArray[np.float32]:
-        """The same in the pixels of :attr:`preview`."""
-        shown = self.preview.shape[:2]
-        return self._warped(values, self.preview_transform, (shown[0], shown[1]), outside)
+    def to_view(
+        self, view: PhotoView, values: Tensor | NDArray[Any], *, outside: float = 0.0
+    ) -> NDArray[np.float32]:
+        """The same in the pixels of :attr:`whole` or :attr:`closeup`."""
+        return self._warped(values, self.view_transform(view), view.pixels.shape[:2], outside)
 
-    @property
-    def preview_scale(self) -> tuple[float, float]:
-        """How many pixels of the preview one of the photo is, in x and in y."""
-        return self.preview.shape[1] / self.photo_size[1], self.preview.shape[0] / self.photo_size[0]
-
-    @property
-    def preview_transform(self) -> NDArray[np.float64]:
-        """The transform ``(2, 3)`` from points of the preview to the crop's."""
-        x, y = self.preview_scale
-        back = np.array([[1 / x, 0, 0.5 / x - 0.5], [0, 1 / y, 0.5 / y - 0.5], [0, 0, 1]])
-        return self.transform @ back
+    def view_transform(self, view: PhotoView) -> NDArray[np.float64]:
+        """The transform ``(2, 3)`` from points of :attr:`whole` or :attr:`closeup` to the crop's."""
+        return self.transform @ np.vstack([view.to_photo, (0, 0, 1)])
 
     def _warped(
-        self, values: Tensor | NDArray[Any], transform: NDArray[Any], size: tuple[int, int], outside: float
+        self, values: Tensor | NDArray[Any], transform: NDArray[Any], size: Sequence[int], outside: float
     ) -> NDArray[np.float32]:
         array = values.detach().float().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
         if tuple(array.shape[:2]) != self.template.size:
@@ -168,12 +180,15 @@ class PhotoCrop:
             "boxes": self.boxes.tolist(),
             "chosen": self.chosen,
             "asked": self.asked,
+            "closeup": list(self.closeup.edges),
             "template_points": {name: list(point) for name, point in self.template.points.items()},
         }
 
     @classmethod
-    def of_summary(cls, summary: Any, image: Tensor, preview: NDArray[np.uint8]) -> PhotoCrop:
-        """The crop of which :meth:`summary` tells.
+    def of_summary(
+        cls, summary: Any, image: Tensor, whole: NDArray[np.uint8], closeup: NDArray[np.uint8]
+    ) -> PhotoCrop:
+        """The crop of which :meth:`summary` tells, with the pixels of both views.
 
         Raises:
             KeyError, TypeError, ValueError: another object.
@@ -185,6 +200,7 @@ class PhotoCrop:
             (int(height), int(width)),
             {str(name): (float(x), float(y)) for name, (x, y) in summary["template_points"].items()},
         )
+        left, top, right, bottom = summary["closeup"]
         outline, confidence = summary["outline"], summary["confidence"]
         return cls(
             image=image,
@@ -197,7 +213,8 @@ class PhotoCrop:
             chosen=int(summary["chosen"]),
             asked=bool(summary["asked"]),
             photo_size=(int(tall), int(wide)),
-            preview=preview,
+            whole=PhotoView(whole, (0.0, 0.0, float(wide), float(tall))),
+            closeup=PhotoView(closeup, (float(left), float(top), float(right), float(bottom))),
             name=str(summary["photo"]),
         )
 
@@ -208,6 +225,7 @@ def align_face(
     size: tuple[int, int] | None = None,
     *,
     face: FaceChoice = None,
+    among_several: FaceChoice = None,
     detector: Detector | None = None,
     channels: str | None = None,
     max_pixels: int | None = None,
@@ -220,6 +238,7 @@ def align_face(
         size: Height and width of the crop; None for the template's.
         face: Which of several faces: a number in the order of :func:`~captum_face.photos.find_faces`, or a
             point ``(x, y)`` of the photo, whose nearest face is taken; None for the largest.
+        among_several: The same, for photos of several faces alone.
         detector: What finds faces; None for dlib's.
         channels: Order of the colours of an array, ``"rgb"`` or ``"bgr"``.
         max_pixels: The most pixels of the photo; None for :data:`~captum_face.photos.MAX_PIXELS`.
@@ -233,11 +252,14 @@ def align_face(
             :func:`~captum_face.photos.find_faces` and :func:`~captum_face.photos.choose_face`.
     """
     chosen = resolve_template(template).resized(size)
+    require_extra("skimage.transform", "alignment of faces")
     photo = load_photo(photo, channels=channels, max_pixels=max_pixels)
     finder = default_detector() if detector is None else detector
     faces = find_faces(photo, finder)
     if not faces:
         raise no_face(photo, finder)
+    if face is None and len(faces) > 1:
+        face = among_several
     index = choose_face(faces, face)
     return _crop(faces, index, chosen, face is not None)
 
@@ -252,17 +274,20 @@ def no_face(photo: Photo, detector: Detector) -> NoFaceError:
     )
 
 
-def _crop(faces: list[Face], index: int, template: Template, asked: bool) -> PhotoCrop:
+def _crop(faces: Sequence[Face], index: int, template: Template, asked: bool) -> PhotoCrop:
     face = faces[index]
-    scale = min(1.0, PREVIEW_SIDE / max(face.photo.size))
-    height, width = (max(round(side * scale), 1) for side in face.photo.size)
-    pixels = face.photo.pixels
-    if scale < 1:
-        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+    pixels, (height, width) = face.photo.pixels, face.photo.size
+    transform = face.transform(template)
+    corners = apply(
+        inverted(transform), [(x, y) for x in (0, template.size[1]) for y in (0, template.size[0])]
+    )
+    middle, reach = (corners.min(0) + corners.max(0)) / 2, np.ptp(corners, axis=0) / 2 * _AROUND
+    left, top = np.clip(np.floor(middle - reach), 0, (width - 1, height - 1))
+    right, bottom = np.clip(np.ceil(middle + reach), (left + 1, top + 1), (width, height))
     return PhotoCrop(
         image=face.crop(template),
         template=template,
-        transform=face.transform(template),
+        transform=transform,
         landmarks=face.landmarks,
         outline=face.outline,
         confidence=face.confidence,
@@ -270,18 +295,30 @@ def _crop(faces: list[Face], index: int, template: Template, asked: bool) -> Pho
         chosen=index,
         asked=asked,
         photo_size=face.photo.size,
-        preview=pixels,
+        whole=_view(pixels, (0.0, 0.0, float(width), float(height)), _WHOLE),
+        closeup=_view(pixels, (float(left), float(top), float(right), float(bottom)), _CLOSEUP),
         name=face.photo.name,
     )
 
 
+def _view(pixels: NDArray[np.uint8], edges: tuple[float, float, float, float], longest: int) -> PhotoView:
+    left, top, right, bottom = (int(edge) for edge in edges)
+    part = pixels[top:bottom, left:right]
+    scale = longest / max(part.shape)
+    if scale < 1:
+        size = [max(round(side * scale), 1) for side in part.shape[1::-1]]
+        part = np.asarray(Image.fromarray(part).resize((size[0], size[1]), Image.Resampling.LANCZOS))
+    return PhotoView(np.ascontiguousarray(part), edges)
+
+
 def load_crop(
-    image: AnyImage | Photo,
+    image: AnyImage | Photo | Face | PhotoCrop,
     template: Template | None,
     size: tuple[int, int] | None,
     *,
     align: str = "auto",
     face: FaceChoice = None,
+    among_several: FaceChoice = None,
     detector: Detector | None = None,
     channels: str | None = None,
     max_pixels: int | None = None,
@@ -290,12 +327,14 @@ def load_crop(
     """An image as a model wants it: a crop as it is, a photo aligned.
 
     Args:
-        image: As :func:`align_face` takes it.
+        image: As :func:`align_face` takes it; a face of :func:`~captum_face.photos.find_faces`; or what
+            :func:`align_face` gave.
         template: Of the model; None if it is not known.
         size: Height and width of the model's images; None if they are not known.
         align: ``"auto"`` aligns images that are not of ``size``; tensors, and images for models whose
             template or size is not known, are taken as they are. ``"always"`` aligns all, ``"never"`` none.
         face: As in :func:`align_face`; it is an error with an image that is not aligned.
+        among_several: The same, where ``face`` is None and the photo shows several faces.
         device: Where the crop comes to; a tensor that is not aligned stays where it is.
 
     Returns:
@@ -306,6 +345,8 @@ def load_crop(
             ``"always"`` without a template.
     """
     require_choice(align, ALIGN, "align")
+    if isinstance(image, (Face, PhotoCrop)):
+        return _given(image, template, size, face, device)
     if align == "always" and template is None:
         raise ValueError(
             "expected a model whose alignment is known with align='always', got none: give "
@@ -326,11 +367,38 @@ def load_crop(
         template,
         size,
         face=face,
+        among_several=among_several,
         detector=detector,
         channels=channels if isinstance(image, np.ndarray) else None,
         max_pixels=max_pixels,
     )
     return crop.image.to(device), crop
+
+
+def _given(
+    image: Face | PhotoCrop,
+    template: Template | None,
+    size: tuple[int, int] | None,
+    face: FaceChoice,
+    device: torch.device | None,
+) -> tuple[Tensor, PhotoCrop]:
+    """A face or crop that a caller made before, for a model of this template and size."""
+    if face is not None:
+        raise ValueError(f"expected face=None with a face that is chosen already, got {face!r}")
+    if template is None:
+        raise ValueError(
+            "expected a model whose alignment is known with a face of a photo, got none: give "
+            "PairSimilarity(alignment=...), a name of captum_face.photos.TEMPLATES or a Template"
+        )
+    wanted = template.resized(size)
+    if isinstance(image, Face):
+        image = _crop([image], 0, wanted, asked=True)
+    if image.template != wanted:
+        raise ValueError(
+            f"expected a crop for the template {wanted.name} in {wanted.size} (height, width), as the model "
+            f"has it, got {image.template.name} in {image.template.size}; align the photo to that"
+        )
+    return image.image.to(device), image
 
 
 def _is_photo(image: AnyImage | Photo, template: Template | None, size: tuple[int, int] | None) -> bool:
@@ -346,3 +414,15 @@ def _is_photo(image: AnyImage | Photo, template: Template | None, size: tuple[in
     except ValueError:
         return False  # reading it says what is wrong
     return (height, width) != size
+
+
+def realign(images: Tensor, source: Template, target: Template) -> Tensor:
+    """Aligned faces ``(N, C, H, W)`` as crops of another template, ``(N, C, h, w)`` of its size.
+
+    Raises:
+        ImportError: scikit-image is not installed: the extra ``photos``.
+    """
+    points = (np.array([template.points[name] for name in FIVE_POINTS]) for template in (source, target))
+    matrix = fit(*points)
+    drawn = [warp(image.permute(1, 2, 0).float().cpu(), matrix, target.size) for image in images]
+    return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).to(images)

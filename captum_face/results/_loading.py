@@ -16,6 +16,7 @@ from torch import Tensor
 from captum_face._validation import require_pair
 from captum_face.data.alignment import FaceCheck
 from captum_face.pair.scores import Threshold
+from captum_face.photos.crops import PhotoCrop
 
 __all__ = ["Saved", "as_image", "read_saved"]
 
@@ -80,6 +81,22 @@ class Saved:
         except (KeyError, TypeError, ValueError) as error:
             raise self.wrong(f"got {entry!r} as the check of an image") from error
 
+    def crops(self, images: tuple[Tensor, Tensor]) -> tuple[PhotoCrop | None, PhotoCrop | None]:
+        """Where the images were cut out of photos."""
+        found: list[PhotoCrop | None] = []
+        for side, image in zip("ab", images, strict=True):
+            entry = (self.summary.get("photos") or {}).get(f"image_{side}")
+            try:
+                found.append(
+                    entry
+                    and PhotoCrop.of_summary(
+                        entry, image, self.array(f"photo_{side}"), self.array(f"closeup_{side}")
+                    )
+                )
+            except (KeyError, TypeError, AttributeError) as error:
+                raise self.wrong(f"got {entry!r} as the photo of an image") from error
+        return found[0], found[1]
+
     def pair(self, image_a: Tensor, image_b: Tensor) -> tuple[Tensor, Tensor]:
         """Two images that fit each other."""
         try:
@@ -115,7 +132,8 @@ def read_saved(path: str | Path, kind: str, made_by: str) -> Saved:
     if path.is_dir():
         summary_path = _only_one(path, kind, made_by)
     elif path.suffix in (".json", ".npz", *_FIGURES):
-        summary_path = path.with_suffix(".json")
+        figure = path.with_suffix("") if path.stem.endswith(".photos") else path
+        summary_path = figure.with_suffix(".json")
     else:
         raise _missing_or_foreign(path, kind, made_by)
     if not path.exists() and not summary_path.is_file():

@@ -17,17 +17,32 @@ from captum_face._validation import require_choice, require_pair
 from captum_face.attr.base import PairAttribution
 from captum_face.attr.spec import AnyMethod, MethodSpec
 from captum_face.data.alignment import FaceCheck, check_faces
-from captum_face.data.images import AnyImage, single_image
+from captum_face.data.images import AnyImage
 from captum_face.figures._style import png_of
 from captum_face.figures.explanation import show_explanation
+from captum_face.figures.on_photos import show_on_photos
 from captum_face.maps.agreement import Agreement
 from captum_face.maps.regions import TEMPLATE_SIZE, RegionShares, region_shares
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.embedding import device_of
 from captum_face.pair.scores import Threshold, decision_text, decision_word, threshold_source
 from captum_face.pair.similarity import PairSimilarity
+from captum_face.photos.crops import PhotoCrop, load_crop
+from captum_face.photos.detectors import Detector
+from captum_face.photos.faces import Face
+from captum_face.photos.finding import FaceChoice
+from captum_face.photos.photo import Photo
 from captum_face.results._loading import as_image, read_saved
-from captum_face.results._saving import ENDINGS, FORMATS, file_name, label_of, save_result, settings, versions
+from captum_face.results._saving import (
+    ENDINGS,
+    FORMATS,
+    file_name,
+    label_of,
+    save_figure,
+    save_result,
+    settings,
+    versions,
+)
 
 __all__ = ["Explanation", "explain"]
 
@@ -52,6 +67,8 @@ class Explanation:
     #: Whether each image looks like a face, aligned as the model expects; empty if that is an alignment that
     #: cannot be checked (the ``alignment`` of its :class:`~captum_face.PairSimilarity` is None).
     checks: tuple[FaceCheck, ...] = ()
+    #: Where each image was cut out of its photo; None for one that was taken as it is.
+    crops: tuple[PhotoCrop | None, PhotoCrop | None] = (None, None)
     #: Versions of the packages that made it.
     versions: dict[str, str] = field(default_factory=versions)
 
@@ -67,8 +84,13 @@ class Explanation:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """Sentences on the maps by topic, such as failed checks, a threshold not given, the cohort."""
-        return self.failed_checks | self.settings.get("remarks", {})
+        """Sentences on the maps by topic, such as failed checks, faces cut by the border, the cohort."""
+        of_photos = {
+            f"{topic}_{side}": remark
+            for side, crop in zip("ab", self.crops, strict=True)
+            for topic, remark in (crop.remarks if crop else {}).items()
+        }
+        return self.failed_checks | of_photos | self.settings.get("remarks", {})
 
     @property
     def failed_checks(self) -> dict[str, str]:
@@ -104,14 +126,36 @@ class Explanation:
 
     def plot(self, **options: Any) -> Figure:
         """The figure; ``options`` go to :func:`~captum_face.show_explanation`."""
-        defaults: dict[str, Any] = {
+        return show_explanation(self.images, self.attributions, **{**self._captions, **options})
+
+    def on_photos(self, **options: Any) -> Figure:
+        """The figure on the photos; ``options`` go to :func:`~captum_face.figures.show_on_photos`.
+
+        Raises:
+            ValueError: neither image was cut from a photo.
+        """
+        return show_on_photos(self.images, self.attributions, self.crops, **{**self._captions, **options})
+
+    def photo_maps(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The :attr:`maps` in the pixels of the photos, float32 ``(H, W)`` each, 0 outside the crop.
+
+        None for an image that was not cut from a photo.
+        """
+        map_a, map_b = (
+            None if crop is None else crop.to_photo(one)
+            for crop, one in zip(self.crops, self.maps, strict=True)
+        )
+        return map_a, map_b
+
+    @property
+    def _captions(self) -> dict[str, Any]:
+        return {
             "score": self.score,
             "threshold": self.threshold,
             "method": self.method,
             "names": self.names,
             "remarks": list(self.remarks.values()),
         }
-        return show_explanation(self.images, self.attributions, **{**defaults, **options})
 
     def summary(self) -> dict[str, Any]:
         """Everything but images and maps, ready for JSON."""
@@ -130,6 +174,10 @@ class Explanation:
         }
         if self.regions is not None:
             summary["regions"] = dict(zip(("image_a", "image_b"), self.regions, strict=True))
+        if any(self.crops):
+            summary["photos"] = {
+                f"image_{side}": crop and crop.summary() for side, crop in zip("ab", self.crops, strict=True)
+            }
         return summary
 
     @property
@@ -141,25 +189,33 @@ class Explanation:
         """
         return label_of(self.names, self.images)
 
-    def save(self, folder: str | Path, *, format: str = "png", **options: Any) -> dict[str, Path]:
+    def save(
+        self, folder: str | Path, *, format: str = "png", on_photos: bool | None = None, **options: Any
+    ) -> dict[str, Path]:
         """Writes the figure, the maps and a summary into a folder.
 
         Args:
             folder: Made if it is not there. The files are called ``<pair_label>.<method>.png``, ``.npz`` and
                 ``.json``, and replace files of these names: those of the same pair and method.
             format: Of the figure: ``"png"``, ``"pdf"`` or ``"svg"``.
+            on_photos: Whether to write :meth:`on_photos` as well; None where an image was cut from a photo.
             options: Go to :func:`~captum_face.show_explanation`.
 
         Returns:
-            The paths, by ``"figure"``, ``"maps"`` and ``"summary"``. The ``.npz`` holds ``attr_a`` and
+            The paths, by ``"figure"``, ``"maps"`` and ``"summary"``, and ``"photos"`` of the figure on the
+            photos, ``<pair_label>.<method>.photos.png``. The ``.npz`` holds ``attr_a`` and
             ``attr_b`` ``(C, H, W)``, ``map_a`` and ``map_b`` ``(H, W)``, float32 and signed, ``image_a`` and
             ``image_b`` ``(C, H, W)`` as they were explained (in bytes of 0 to 255 where that loses nothing),
-            and ``score`` and ``threshold`` (NaN if there is none). :meth:`load` reads it back.
+            and ``score`` and ``threshold`` (NaN if there is none); of photos also ``photo_a`` (of at most
+            1024 pixels in the longer side) and ``closeup_a`` ``(H, W, 3)`` in bytes. :meth:`load` reads it
+            back.
 
         Raises:
-            ValueError: another ``format``.
+            ValueError: another ``format``; ``on_photos=True`` without a photo.
         """
         require_choice(format, FORMATS, "format of a figure")
+        photos = any(self.crops) if on_photos is None else on_photos
+        figure_on_photos = self.on_photos(**options) if photos else None
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         stem = f"{self.pair_label}.{file_name(self.method)}"
@@ -169,8 +225,14 @@ class Explanation:
             attr = attr.detach().float().cpu()  # the maps are those of what load gives
             arrays[f"attr_{side}"], arrays[f"map_{side}"] = attr[0].numpy(), pixel_map(attr)[0].numpy()
             arrays[f"image_{side}"] = as_image(image[0])
+        for side, crop in zip("ab", self.crops, strict=True):
+            if crop:
+                arrays |= {f"photo_{side}": crop.whole.pixels, f"closeup_{side}": crop.closeup.pixels}
         threshold = np.nan if self.threshold is None else float(self.threshold)
         arrays |= {"score": np.array(self.score), "threshold": np.array(threshold)}
+        if figure_on_photos is not None:
+            paths["photos"] = folder / f"{stem}.photos.{format}"
+            save_figure(figure_on_photos, paths["photos"])
         save_result(paths, arrays, self.plot(**options), self.summary(), options)
         return paths
 
@@ -234,6 +296,7 @@ class Explanation:
             regions=None
             if regions is None
             else (RegionShares(regions["image_a"]), RegionShares(regions["image_b"])),
+            crops=saved.crops(images),
             versions=saved.field("versions", dict),
         )
 
@@ -257,15 +320,21 @@ class Explanation:
 
 def explain(
     pair: PairSimilarity,
-    image_a: AnyImage,
-    image_b: AnyImage,
+    image_a: AnyImage | Photo | Face | PhotoCrop,
+    image_b: AnyImage | Photo | Face | PhotoCrop,
     method: AnyMethod = "fggb",
     *,
     channels: str | None = None,
     names: tuple[str, str] | None = None,
+    align: str = "auto",
+    face: FaceChoice = None,
+    face_a: FaceChoice = None,
+    face_b: FaceChoice = None,
+    detector: Detector | None = None,
+    max_pixels: int | None = None,
     **options: Any,
 ) -> Explanation:
-    """Explains one pair of face images.
+    """Explains one pair of face images, which may be photos.
 
     Args:
         pair: The model with its preprocessing, and the threshold that decides. Without a threshold nothing is
@@ -273,12 +342,23 @@ def explain(
         image_a: A path, a Pillow image, a float tensor ``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1], or a
             numpy array ``(H, W, 3)`` or ``(H, W)`` of uint8 or of floats in [0, 1]. How each is read stands
             at :func:`~captum_face.load_image`.
-        image_b: The other one.
+        image_b: The other one. Both may also be what :func:`~captum_face.photos.find_faces` and
+            :func:`~captum_face.photos.align_face` gave.
         method: ``"NAME"`` or ``"NAME:KEY=VALUE,..."`` as the command line takes it, with a name of
             :data:`captum_face.METHODS` or the dotted name of a class of Captum; a class; or an instance on
             this pair. See :meth:`MethodSpec.of <captum_face.attr.spec.MethodSpec.of>`.
         channels: Order of the colours of numpy arrays, ``"rgb"`` or ``"bgr"`` (OpenCV); they need it.
         names: What figures call the two images; None for file names where there are any.
+        align: ``"auto"`` finds the face in an image that is not of the model's size and cuts it out as the
+            model expects; tensors, and images for a model whose size or alignment is not known, are taken as
+            they are. ``"always"`` aligns all images, ``"never"`` none.
+        face: Which face of a photo that shows several: its number from 0 in the order of size, or a point
+            ``(x, y)`` of the photo, whose nearest face is taken. None for the largest.
+        face_a: The same for image A alone; it must be there.
+        face_b: The same for image B alone.
+        detector: What finds faces in photos; None for dlib's
+            (:class:`~captum_face.photos.DlibDetector`), which the extra ``photos`` installs.
+        max_pixels: The most pixels of a photo; None for :data:`~captum_face.photos.MAX_PIXELS`.
         options: Options of the method's ``attribute``. Methods with a ``seed`` get 0 unless told
             otherwise, so that the same call gives the same explanation.
 
@@ -290,6 +370,8 @@ def explain(
     Raises:
         FileNotFoundError, ValueError, TypeError: unreadable or unfit images, more than one pair, an
             unknown method or option (the message says the nearest one); before any computation.
+        NoFaceError: a photo in which no face was found; the message says what was tried.
+        ImportError: a photo, without the extra ``photos``.
 
     Example::
 
@@ -304,9 +386,17 @@ def explain(
     spec, attribution, options = prepared_method(pair, method, options)
     if names is not None and len(names) != 2:
         raise ValueError(f"expected names for two images, got {names!r}")
-    images = require_pair(
-        tuple(single_image(image, channels, device_of(pair)) for image in (image_a, image_b))
+    found_crops = load_crops(
+        pair,
+        (image_a, image_b),
+        align=align,
+        faces=(face_a, face_b),
+        among_several=face,
+        detector=detector,
+        channels=channels,
+        max_pixels=max_pixels,
     )
+    images = require_pair(tuple(image for image, _ in found_crops))
     if len(images[0]) != 1 or len(images[1]) != 1:
         raise ValueError(
             f"expected one pair, got batches of {len(images[0])} and {len(images[1])}; explain them one by "
@@ -326,6 +416,7 @@ def explain(
         settings=settings(pair, spec, options, images[0], found.remarks)
         | {"details": {name: values[0].tolist() for name, values in found.details.items()}},
         names=names or (_name(image_a, "image A"), _name(image_b, "image B")),
+        crops=(found_crops[0][1], found_crops[1][1]),
         regions=(region_shares(attr_a), region_shares(attr_b)) if aligned else None,
         checks=checks,
     )
@@ -371,5 +462,43 @@ def threshold_of(pair: PairSimilarity, options: dict[str, Any]) -> Threshold | N
     return pair.threshold if given is None else Threshold(given, threshold_source(given))
 
 
+def load_crops(
+    pair: PairSimilarity,
+    images: tuple[AnyImage | Photo | Face | PhotoCrop, AnyImage | Photo | Face | PhotoCrop],
+    *,
+    faces: tuple[FaceChoice, FaceChoice] = (None, None),
+    among_several: FaceChoice = None,
+    align: str = "auto",
+    **options: Any,
+) -> list[tuple[Tensor, PhotoCrop | None]]:
+    """Both images of a pair as the model wants them; arguments are those of :func:`explain`.
+
+    Raises:
+        ValueError: a face is chosen, and neither image is a photo.
+    """
+    loaded = [
+        load_crop(
+            image,
+            pair.template,
+            pair.image_size,
+            face=face,
+            among_several=among_several,
+            align=align,
+            device=device_of(pair),
+            **options,
+        )
+        for image, face in zip(images, faces, strict=True)
+    ]
+    if among_several is not None and not any(crop for _, crop in loaded):
+        raise ValueError(
+            f"expected face={among_several!r} with a photo that is aligned, got two images that are taken as "
+            "they are; align='always' aligns them"
+        )
+    return loaded
+
+
 def _name(image: object, default: str) -> str:
-    return printable(Path(image).name) if isinstance(image, (str, Path)) else default
+    if isinstance(image, (str, Path)):
+        return printable(Path(image).name)
+    photo = image.photo if isinstance(image, Face) else image
+    return photo.name if isinstance(photo, (Photo, PhotoCrop)) else default

@@ -120,7 +120,7 @@ def test_no_check_without_an_alignment(faces):
     [
         ({}, "arcface"),
         ({"preprocess": "imagenet"}, "arcface"),
-        ({"preprocess": "facenet"}, None),
+        ({"preprocess": "facenet"}, "facenet"),
         ({"preprocess": "facenet", "alignment": "arcface"}, "arcface"),
         ({"alignment": None}, None),
     ],
