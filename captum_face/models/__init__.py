@@ -1,8 +1,8 @@
 """Face embedding networks: architectures, weights from files, ONNX import.
 
-Only ``synthetic``, trained on rendered faces, ships its weights; those of others are read from your
-files. Any ``nn.Module`` or callable from images to embeddings works with
-:class:`~captum_face.PairSimilarity` just as well.
+``synthetic``, trained on rendered faces, ships its weights, and the extra ``photos`` brings those of
+``dlib``; those of others are read from your files. Any ``nn.Module`` or callable from images to embeddings
+works with :class:`~captum_face.PairSimilarity` just as well.
 """
 
 from captum_face.models.adapters import (
@@ -17,6 +17,7 @@ from captum_face.models.adapters import (
     from_facenet,
     from_insightface,
 )
+from captum_face.models.dlib_net import DlibResNet, dlib_file, dlib_resnet
 from captum_face.models.iresnet import IResNet, iresnet18, iresnet34, iresnet50, iresnet100
 from captum_face.models.loading import MODELS, ModelEntry, load_pair
 from captum_face.models.mobile_facenet import MobileFaceNet, mobilefacenet
@@ -27,6 +28,7 @@ from captum_face.models.weights import load_weights
 __all__ = [
     "MODELS",
     "BlackBox",
+    "DlibResNet",
     "IResNet",
     "MobileFaceNet",
     "ModelEntry",
@@ -36,6 +38,8 @@ __all__ = [
     "RequestsUsedUp",
     "ServiceError",
     "SyntheticFaceNet",
+    "dlib_file",
+    "dlib_resnet",
     "from_adaface",
     "from_deepface",
     "from_face_recognition",

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from captum_face._validation import require_choice, require_threshold
 from captum_face.maps.templates import TEMPLATES
+from captum_face.models.dlib_net import DlibResNet, dlib_resnet, dlib_threshold
 from captum_face.models.iresnet import iresnet18, iresnet34, iresnet50, iresnet100
 from captum_face.models.mobile_facenet import mobilefacenet
 from captum_face.models.onnx import load_onnx
 from captum_face.models.synthetic_net import SyntheticFaceNet, synthetic, synthetic_threshold
 from captum_face.models.weights import load_weights
 from captum_face.pair.preprocessing import resolve_preprocess
-from captum_face.pair.scores import Cosine, Score, Threshold, resolve_score
+from captum_face.pair.scores import Cosine, NegativeSquaredEuclidean, Score, Threshold, resolve_score
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["MODELS", "ModelEntry", "load_pair"]
@@ -36,7 +37,9 @@ class ModelEntry:
         input_size: Height and width of its images.
         description: One line on what it is.
         ships_weights: Whether ``build(None)`` gives a trained network.
-        read_threshold: Reads the verification threshold (cosine) that comes with shipped weights.
+        read_threshold: Reads the verification threshold that comes with those weights, in units of the score.
+        score: Name of the score that its embeddings are made for.
+        extra: Name of the package's extra that brings the weights; empty where the package itself does.
     """
 
     build: Callable[[str | Path | None], nn.Module]
@@ -45,11 +48,16 @@ class ModelEntry:
     description: str
     ships_weights: bool = False
     read_threshold: Callable[[], float] | None = None
+    score: str = Cosine.name
+    extra: str = ""
 
     @property
-    def threshold(self) -> float | None:
-        """The verification threshold (cosine) of the shipped weights; None if there are none."""
-        return None if self.read_threshold is None else self.read_threshold()
+    def threshold(self) -> Threshold | None:
+        """The verification threshold of the weights without a file, in units of the score; None for none."""
+        if self.read_threshold is None:
+            return None
+        found = self.read_threshold()
+        return found if isinstance(found, Threshold) else Threshold(found, "shipped with the model")
 
 
 def _synthetic(weights: str | Path | None) -> SyntheticFaceNet:
@@ -68,6 +76,16 @@ MODELS: dict[str, ModelEntry] = {
     "iresnet34": ModelEntry(iresnet34, "arcface", _SIZE, "iResNet-34, 34.1 million parameters"),
     "iresnet50": ModelEntry(iresnet50, "arcface", _SIZE, "iResNet-50, 43.6 million parameters"),
     "iresnet100": ModelEntry(iresnet100, "arcface", _SIZE, "iResNet-100, 65.2 million parameters"),
+    "dlib": ModelEntry(
+        dlib_resnet,
+        "dlib",
+        (150, 150),
+        "dlib's residual network, 5.6 million parameters",
+        True,
+        dlib_threshold,
+        NegativeSquaredEuclidean.name,
+        "photos",
+    ),
 }
 
 
@@ -89,16 +107,16 @@ def load_pair(
             * a path that ends in ``.onnx``;
             * ``"module:factory"``: ``factory()`` is called and gives an embedding model or a finished
               :class:`~captum_face.PairSimilarity`. The current folder is searched too.
-        weights: A file for :func:`~captum_face.models.load_weights`; needed by named models that ship
-            none.
+        weights: A file for :func:`~captum_face.models.load_weights`, or for
+            :func:`~captum_face.models.dlib_resnet`; needed by named models that ship none.
         preprocess: A preset's name, or ``"none"`` for models that normalise their input themselves. None
             for the named model's own; for ONNX files the preset of the named model that the file name
             begins with, else ``"arcface"``, which InsightFace's ONNX files expect; for factories no
             preprocessing.
-        threshold: The verification threshold in units of the score. None for the one that ships with the
-            model, which is a cosine and is not used with another score, else none.
+        threshold: The verification threshold in units of the score. None for the one that comes with the
+            model's weights, which is not used with another score than the model's own, else none.
         score: A name of :data:`captum_face.pair.scores.SCORES` or a :class:`~captum_face.pair.scores.Score`.
-            None for ``"cosine"``, or for the score of a finished pair wrapper.
+            None for the named model's own, the score of a finished pair wrapper, else ``"cosine"``.
         alignment: How the model expects faces to lie in its images: a name of
             :data:`captum_face.photos.TEMPLATES`, or ``"none"`` for an alignment that is not known. None for
             the pair wrapper's own (:class:`~captum_face.PairSimilarity`).
@@ -111,7 +129,8 @@ def load_pair(
     resolve_preprocess(preprocess)
     if alignment is not None:
         require_choice(alignment, (*TEMPLATES, "none"), "alignment")
-    chosen = resolve_score("cosine" if score is None else score)
+    own = MODELS[model].score if model in MODELS else Cosine.name
+    chosen = resolve_score(own if score is None else score)
     if threshold is not None:
         # A factory may bring a score of its own, whose limits are looked at then.
         require_threshold(threshold, *([] if ":" in model else [chosen.limits]))
@@ -154,11 +173,17 @@ def load_pair(
             f"expected weights for {model}, which ships none: give a file (.pt, .pth, .safetensors); the "
             "bundled model is 'synthetic'"
         )
-    if threshold is None and weights is None and chosen.name == Cosine.name:
-        threshold = None if entry.threshold is None else Threshold(entry.threshold, "shipped with the model")
-    pair = _wrap(entry.build(weights), preprocess or entry.preprocess, threshold, chosen, alignment)
+    network = entry.build(weights)
+    if threshold is None and chosen.name == entry.score and (weights is None or _published(network)):
+        threshold = entry.threshold
+    pair = _wrap(network, preprocess or entry.preprocess, threshold, chosen, alignment)
     pair.image_size = entry.input_size
     return pair
+
+
+def _published(network: nn.Module) -> bool:
+    """Whether weights from a file are those without a file."""
+    return isinstance(network, DlibResNet) and network.published
 
 
 def _wrap(

@@ -78,6 +78,10 @@ PRESETS: dict[str, Preset] = {
     "magface": Preset(0.0, 1.0, bgr=True),
     # facenet-pytorch: (255 x - 127.5) / 128, 160 x 160
     "facenet": Preset(127.5 / 255, 128 / 255, template="facenet", size=(160, 160)),
+    # dlib: (255 x - mean) / 256, 150 x 150
+    "dlib": Preset(
+        (122.782 / 255, 117.001 / 255, 104.298 / 255), 256 / 255, template="dlib", size=(150, 150)
+    ),
     "imagenet": Preset((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=None),
 }
 

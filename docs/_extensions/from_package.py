@@ -171,7 +171,9 @@ class ModelTable(Table):
                     entry.description,
                     "x".join(map(str, entry.input_size)),
                     f"`{entry.preprocess}`",
-                    "bundled" if entry.ships_weights else "yours",
+                    (f"extra `{entry.extra}`" if entry.extra else "bundled")
+                    if entry.ships_weights
+                    else "yours",
                 ]
                 for name, entry in MODELS.items()
             ),

@@ -135,7 +135,7 @@ def test_models_by_name():
     assert {entry.preprocess for entry in MODELS.values()} <= set(PRESETS)
     assert isinstance(MODELS["mobilefacenet"].build(None), MobileFaceNet)
     assert MODELS["mobilefacenet"].threshold is None
-    assert [name for name, entry in MODELS.items() if entry.ships_weights] == ["synthetic"]
+    assert [name for name, entry in MODELS.items() if entry.ships_weights] == ["synthetic", "dlib"]
 
 
 def faces(files):

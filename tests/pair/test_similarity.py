@@ -76,6 +76,7 @@ def test_custom_score_is_one_small_class(net, images):
         ("adaface", lambda x: (x[:, [2, 1, 0]] - 0.5) / 0.5),
         ("magface", lambda x: x[:, [2, 1, 0]]),
         ("facenet", lambda x: (255 * x - 127.5) / 128),
+        ("dlib", lambda x: (255 * x - torch.tensor([122.782, 117.001, 104.298]).view(3, 1, 1)) / 256),
         (
             "imagenet",
             lambda x: (
