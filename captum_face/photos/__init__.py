@@ -2,26 +2,41 @@
 
 from captum_face.maps.templates import FIVE_POINTS, TEMPLATES, Template
 from captum_face.photos.crops import PhotoCrop, PhotoView, align_face, load_crop
-from captum_face.photos.detectors import Detector, DlibDetector
+from captum_face.photos.detectors import (
+    DETECTOR,
+    Detector,
+    DlibDetector,
+    InsightFaceDetector,
+    LandmarkFile,
+    MTCNNDetector,
+    YuNetDetector,
+    resolve_detector,
+)
 from captum_face.photos.faces import Face
 from captum_face.photos.finding import NoFaceError, choose_face, find_faces
 from captum_face.photos.photo import MAX_PIXELS, Photo, load_photo
 
 __all__ = [
+    "DETECTOR",
     "FIVE_POINTS",
     "MAX_PIXELS",
     "TEMPLATES",
     "Detector",
     "DlibDetector",
     "Face",
+    "InsightFaceDetector",
+    "LandmarkFile",
+    "MTCNNDetector",
     "NoFaceError",
     "Photo",
     "PhotoCrop",
     "PhotoView",
     "Template",
+    "YuNetDetector",
     "align_face",
     "choose_face",
     "find_faces",
     "load_crop",
     "load_photo",
+    "resolve_detector",
 ]

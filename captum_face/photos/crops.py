@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from captum_face._validation import require_choice
 from captum_face.data.images import AnyImage, image_size, single_image
 from captum_face.maps.templates import FIVE_POINTS, Template, resolve_template
-from captum_face.photos.detectors import Detector, default_detector
+from captum_face.photos.detectors import Detector, resolve_detector
 from captum_face.photos.faces import Face
 from captum_face.photos.finding import FaceChoice, NoFaceError, choose_face, find_faces
 from captum_face.photos.photo import Photo, load_photo
@@ -226,7 +227,7 @@ def align_face(
     *,
     face: FaceChoice = None,
     among_several: FaceChoice = None,
-    detector: Detector | None = None,
+    detector: Detector | str | Path | None = None,
     channels: str | None = None,
     max_pixels: int | None = None,
 ) -> PhotoCrop:
@@ -239,7 +240,8 @@ def align_face(
         face: Which of several faces: a number in the order of :func:`~captum_face.photos.find_faces`, or a
             point ``(x, y)`` of the photo, whose nearest face is taken; None for the largest.
         among_several: The same, for photos of several faces alone.
-        detector: What finds faces; None for dlib's.
+        detector: What finds faces, or its text as :func:`~captum_face.photos.resolve_detector` takes it; None
+            for dlib's.
         channels: Order of the colours of an array, ``"rgb"`` or ``"bgr"``.
         max_pixels: The most pixels of the photo; None for :data:`~captum_face.photos.MAX_PIXELS`.
 
@@ -254,7 +256,7 @@ def align_face(
     chosen = resolve_template(template).resized(size)
     require_extra("skimage.transform", "alignment of faces")
     photo = load_photo(photo, channels=channels, max_pixels=max_pixels)
-    finder = default_detector() if detector is None else detector
+    finder = resolve_detector(detector)
     faces = find_faces(photo, finder)
     if not faces:
         raise no_face(photo, finder)
@@ -319,7 +321,7 @@ def load_crop(
     align: str = "auto",
     face: FaceChoice = None,
     among_several: FaceChoice = None,
-    detector: Detector | None = None,
+    detector: Detector | str | Path | None = None,
     channels: str | None = None,
     max_pixels: int | None = None,
     device: torch.device | None = None,

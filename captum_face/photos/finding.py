@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from captum_face.data.images import AnyImage
 from captum_face.maps.templates import FIVE_POINTS
-from captum_face.photos.detectors import Detector, default_detector
+from captum_face.photos.detectors import Detector, resolve_detector
 from captum_face.photos.faces import Face
 from captum_face.photos.photo import Photo, load_photo
 
@@ -26,7 +27,7 @@ class NoFaceError(ValueError):
 
 def find_faces(
     photo: AnyImage | Photo,
-    detector: Detector | None = None,
+    detector: Detector | str | Path | None = None,
     *,
     channels: str | None = None,
     max_pixels: int | None = None,
@@ -35,8 +36,8 @@ def find_faces(
 
     Args:
         photo: A path, a Pillow image, an array, a tensor or a :class:`Photo`; turned upright by EXIF.
-        detector: What finds them; None for dlib's (:class:`~captum_face.photos.DlibDetector`), which the
-            extra ``photos`` installs.
+        detector: What finds them, or its text as :func:`~captum_face.photos.resolve_detector` takes it; None
+            for dlib's (:class:`~captum_face.photos.DlibDetector`), which the extra ``photos`` installs.
         channels: Order of the colours of an array, ``"rgb"`` or ``"bgr"``.
         max_pixels: The most pixels of a photo; None for :data:`MAX_PIXELS`.
 
@@ -49,7 +50,7 @@ def find_faces(
             face: without one of :data:`FIVE_POINTS`, not finite, or with landmarks far outside the photo.
     """
     photo = load_photo(photo, channels=channels, max_pixels=max_pixels)
-    finder = default_detector() if detector is None else detector
+    finder = resolve_detector(detector)
     faces = [_checked(face, finder) for face in finder.find(photo)]
     return sorted(faces, key=lambda face: -_area(face))
 

@@ -1,36 +1,22 @@
-"""What finds faces and their landmarks in a photo."""
+"""dlib's detector and predictors of landmarks, which the extra ``photos`` installs."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from captum_face.photos.detectors.protocol import LOOKED_AT, resized, shrinking, unscaled
 from captum_face.photos.faces import Face
 from captum_face.photos.photo import Photo
 from captum_face.photos.warping import PHOTOS_EXTRA, require_extra
 
-__all__ = ["Detector", "DlibDetector", "default_detector", "dlib_file"]
-
-
-@runtime_checkable
-class Detector(Protocol):
-    """Finds faces in photos. One of your own needs no base class, just this method.
-
-    A ``name`` is shown in messages, and ``tried(photo)``, if it is there, says in words what was looked at
-    where no face was found.
-    """
-
-    def find(self, photo: Photo) -> Sequence[Face]:
-        """The faces, in any order."""
-        ...
+__all__ = ["DlibDetector", "default_detector", "dlib_file"]
 
 
 def dlib_file(name: str) -> Path:
@@ -81,14 +67,17 @@ class DlibDetector:
 
     name: ClassVar[str] = "dlib's detector"
 
-    def __init__(self, *, max_pixels: int = 4_000_000, threshold: float = 0.0) -> None:
+    def __init__(self, *, max_pixels: int = LOOKED_AT, threshold: float = 0.0) -> None:
         self.max_pixels, self.threshold = max_pixels, threshold
         self._dlib, self._detector, self._five, self._many = _predictors()
+
+    def __repr__(self) -> str:
+        return f"DlibDetector(max_pixels={self.max_pixels}, threshold={self.threshold:g})"
 
     def find(self, photo: Photo) -> list[Face]:
         for scale in self._scales(photo):
             with _LOCK:  # dlib's objects keep buffers between calls
-                boxes, scores, _ = self._detector.run(_resized(photo.pixels, scale), 0, self.threshold)
+                boxes, scores, _ = self._detector.run(resized(photo.pixels, scale), 0, self.threshold)
                 if len(boxes):
                     return [
                         self._face(photo, np.array(_corners(box)) / scale, score)
@@ -102,8 +91,7 @@ class DlibDetector:
         return f"{self.name} looked at it in {' and '.join(sizes)} pixels, for upright frontal faces"
 
     def _scales(self, photo: Photo) -> tuple[float, float]:
-        height, width = photo.size
-        scale = min(1.0, (self.max_pixels / (height * width)) ** 0.5)
+        scale = shrinking(photo, self.max_pixels)
         return scale, 2 * scale
 
     def _face(self, photo: Photo, corners: NDArray[Any], score: float) -> Face:
@@ -114,10 +102,10 @@ class DlibDetector:
         x, y = max(int(left - side), 0), max(int(top - side), 0)
         part = photo.pixels[y : min(int(bottom + side) + 1, height), x : min(int(right + side) + 1, width)]
         scale = max(1.0, _LANDMARK_SIDE / side)
-        pixels = _resized(part, scale)
+        pixels = resized(part, scale)
         box = self._dlib.rectangle(*(round(v) for v in (corners - (x, y, x, y)) * scale))
         five, many = (
-            (np.array([(p.x, p.y) for p in predict(pixels, box).parts()], float) + 0.5) / scale - 0.5 + (x, y)
+            np.add(unscaled([(p.x, p.y) for p in predict(pixels, box).parts()], scale), (x, y))
             for predict in (self._five, self._many)
         )
         points = dict(zip(_SMALL_PREDICTOR, five, strict=True)) | {
@@ -161,12 +149,3 @@ def default_detector() -> DlibDetector:
 
 def _corners(box: Any) -> tuple[int, int, int, int]:
     return box.left(), box.top(), box.right(), box.bottom()
-
-
-def _resized(pixels: NDArray[Any], scale: float) -> NDArray[Any]:
-    """Antialiased where it shrinks."""
-    if scale == 1:
-        return np.ascontiguousarray(pixels)
-    height, width = (max(round(side * scale), 1) for side in pixels.shape[:2])
-    how = Image.Resampling.BILINEAR if scale > 1 else Image.Resampling.BOX
-    return np.asarray(Image.fromarray(pixels).resize((width, height), how))
