@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_face._validation import require_choice, require_positive_int, require_scores
-from captum_face.pair.passes import BatchSize, default_batch_size, in_passes, require_batch_size
+from captum_face.pair.passes import BatchSize, in_passes, require_batch_size
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 
@@ -360,11 +360,7 @@ def mask_scorer(
     require_batch_size(perturbations_per_eval, "perturbations_per_eval")
     if isinstance(forward_func, PairSimilarity):
         forward_func = accelerated(forward_func, image) if accelerate else forward_func
-        size = images_per_pass(perturbations_per_eval, forward_func, image)
-    else:
-        # Nothing to measure that would stay: any other callable has its own partner each time.
-        given = perturbations_per_eval
-        size = given if isinstance(given, int) else default_batch_size(image.device)
+    size = images_per_pass(perturbations_per_eval, forward_func, image)
     with torch.no_grad():
         score_batch = _partner_scorer(forward_func, partners, partner_embeddings, swapped, size)
 

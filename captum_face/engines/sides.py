@@ -19,7 +19,7 @@ from captum_face._progress import progress_bar
 from captum_face._validation import not_differentiable, require_baselines, require_threshold
 from captum_face.engines.masks import mask_scorer
 from captum_face.maps.templates import TEMPLATES, Template
-from captum_face.pair.passes import BatchSize, default_batch_size
+from captum_face.pair.passes import BatchSize
 from captum_face.pair.scores import Score
 from captum_face.pair.similarity import PairSimilarity, score_pairs
 from captum_face.pair.speed import accelerated, embedding_of_copy, images_per_pass, observed
@@ -114,9 +114,7 @@ class Side:
     def images_per_pass(self, *, backward: bool = False) -> int:
         """How many images go through the model at once, for what the caller of the method asked for."""
         if not isinstance(self.forward_func, PairSimilarity):
-            size = self.sides.batch_size
-            # Nothing to measure that would stay: any other callable has its own partner each time.
-            return size if isinstance(size, int) else default_batch_size(self.image.device)
+            return images_per_pass(self.sides.batch_size, self.forward_func, self.image)
         return images_per_pass(self.sides.batch_size, self.quick, self.image, backward=backward)
 
     def mask_scorer(self, baseline: float | Tensor = 0) -> Callable[[Tensor], Tensor]:
@@ -363,8 +361,7 @@ class Sides:
     def images_per_pass(self, *, backward: bool = False) -> int:
         """How many images go through the model itself at once, for what the caller asked for."""
         if not isinstance(self.forward_func, PairSimilarity):
-            size = self.batch_size
-            return size if isinstance(size, int) else default_batch_size(self.images[0].device)
+            return images_per_pass(self.batch_size, self.forward_func, self.images[0][:1])
         return images_per_pass(self.batch_size, self.pair, self.images[0][:1], backward=backward)
 
     def note(self, swapped: bool, name: str, values: Tensor) -> None:

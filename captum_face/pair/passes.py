@@ -49,8 +49,8 @@ def batches_of(size: int | None) -> Iterator[None]:
         _chosen = before
 
 
-def default_batch_size(device: torch.device, precision: str = "float32") -> int:
-    """Images in one forward or backward pass of a face network.
+def default_batch_size(device: torch.device, precision: str = "float32", service: int | None = None) -> int:
+    """Images in one forward or backward pass of a face network, or in one request to a service.
 
     On a CPU 4 for each thread: beyond that the activations of 112 x 112 crops leave the cache, and a
     sample costs about the same (``docs/studies/speed.py --only batch`` compares). Units for bfloat16 are
@@ -58,6 +58,8 @@ def default_batch_size(device: torch.device, precision: str = "float32") -> int:
     """
     if _chosen is not None:
         return _chosen
+    if service is not None:
+        return service
     for_thread = 16 if precision == "bfloat16" else 4
     return min(for_thread * torch.get_num_threads(), 64) if device.type == "cpu" else 64
 

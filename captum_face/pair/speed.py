@@ -214,14 +214,18 @@ def _alike(got: Tensor, expected: Tensor) -> bool:
     return bool((got - expected).norm() <= _TOLERANCE * expected.norm())
 
 
-def images_per_pass(size: BatchSize, pair: PairSimilarity, image: Tensor, *, backward: bool = False) -> int:
+def images_per_pass(
+    size: BatchSize, pair: Callable[..., Tensor], image: Tensor, *, backward: bool = False
+) -> int:
     """How many images go through a model at once, for what a caller gave.
 
     Args:
         size: A number, which is the answer; None for the rule of the device; or ``"auto"`` for what is
             measured to cost least on this model, device, precision and size of images, when it is first
-            asked for. What was measured is kept as long as the model lives.
-        pair: The pair wrapper from :func:`accelerated`, inside ``pair.frozen()``.
+            asked for. What was measured is kept as long as the model lives. A service is not measured: a
+            request takes as many as it says.
+        pair: The pair wrapper from :func:`accelerated`, inside ``pair.frozen()``. Of any other callable
+            nothing is measured: it has its own partner each time, and nothing would stay.
         image: One image ``(1, C, H, W)`` of those that will pass.
         backward: Of a backward pass for the image alone instead of a forward pass.
 
@@ -229,8 +233,11 @@ def images_per_pass(size: BatchSize, pair: PairSimilarity, image: Tensor, *, bac
     """
     if isinstance(size, int):
         return size
-    if size is None:
-        return default_batch_size(image.device, pair.precision)
+    if not isinstance(pair, PairSimilarity):
+        return default_batch_size(image.device, service=_per_request(pair))
+    service = _per_request(pair.embedding_model)
+    if size is None or service is not None:
+        return default_batch_size(image.device, pair.precision, service)
     known = _MEASURED.setdefault(_owner(pair), {})
     key = _key(pair, image, backward)
     if key not in known:
@@ -238,6 +245,11 @@ def images_per_pass(size: BatchSize, pair: PairSimilarity, image: Tensor, *, bac
             _pass(pair, image, backward), image.device, default_batch_size(image.device, pair.precision)
         )
     return known[key]
+
+
+def _per_request(model: object) -> int | None:
+    """Images in one request, if the model is a service."""
+    return getattr(model, "images_per_request", None)
 
 
 def _owner(pair: PairSimilarity) -> nn.Module:

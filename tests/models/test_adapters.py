@@ -70,7 +70,7 @@ def test_wrong_answers_are_refused(answer, error, message):
 
 
 def test_black_boxes_take_images_of_their_size():
-    box = BlackBox(lambda images: np.ones((len(images), 3)), name="it", image_size=(8, 6))
+    box = BlackBox(lambda images: np.ones((len(images), 3)), name="it", input_size=(8, 6))
     assert box(grid(1, 8, 6)).shape == (1, 3)
     with pytest.raises(ValueError, match=r"shape \(N, 3, 8, 6\), got \(1, 3, 6, 8\); align and crop"):
         box(grid(1, 6, 8))
@@ -143,7 +143,8 @@ def test_insightface_white_and_black_box_give_what_get_feat_gives(onnx_file):
         for gradients in (True, False):
             pair = from_insightface(given, gradients=gradients, threshold=0.3)
             torch.testing.assert_close(pair.embed(images), expected, rtol=1e-4, atol=1e-4)
-            assert (pair.alignment, pair.threshold, pair.score.name) == ("arcface", 0.3, "cosine")
+            assert (pair.alignment, pair.image_size) == ("arcface", (18, 18))
+            assert (pair.threshold, pair.score.name) == (0.3, "cosine")
     assert FGGB(from_insightface(model)).attribute((images[:1], images[1:2]))[0].abs().max() > 0
     with pytest.raises(TypeError, match="expected an embedding model that can be differentiated"):
         FGGB(from_insightface(model, gradients=False)).attribute((images[:1], images[1:2]))
@@ -298,7 +299,7 @@ def test_deepface_as_a_black_box(deepface):
     assert pair.embed(images[:1]).shape == (1, 7)
     assert pair.threshold == pytest.approx(0.32)
     assert "cosine distance 0.68" in pair.threshold.source
-    assert pair.alignment == "arcface"
+    assert (pair.alignment, pair.image_size) == ("arcface", (18, 14))
     assert CorrRISE(pair).attribute((images[:1], images[1:2]), n_masks=5, seed=0)[0].shape == (1, 3, 18, 14)
 
 
@@ -312,6 +313,7 @@ def test_deepface_that_takes_one_image_at_a_time(deepface):
 def test_deepface_that_runs_in_pytorch_has_gradients(deepface):
     pair, images = from_deepface("ArcFace"), grid(2, 18, 14)
     torch.testing.assert_close(pair.embed(images), expected_of_deepface(deepface, images))
+    assert (pair.alignment, pair.image_size) == ("arcface", (18, 14))
     assert FGGB(pair).attribute((images[:1], images[1:]))[0].abs().max() > 0
     assert from_deepface("ArcFace", gradients=True, threshold=0.5).threshold == 0.5
 
@@ -387,6 +389,7 @@ def test_face_recognition_decides_as_compare_faces_does(face_recognition):
     torch.testing.assert_close(pair.embed(images), expected)
     same = face_recognition.compare_faces(expected[1:].numpy(), expected[:1].numpy())
     assert 0 < sum(same) < 5
+    assert (pair.alignment, pair.image_size) == ("dlib", (150, 150))
     assert pair.decide(images[1:], images[:1]).tolist() == same
 
 
@@ -440,7 +443,7 @@ def test_facenet_sees_what_facenet_pytorch_prepares():
     pair = from_facenet(Noted())
     pair.embed(images)
     torch.testing.assert_close(seen[0], (images * 255 - 127.5) / 128)
-    assert not pair.training
+    assert (pair.alignment, pair.image_size, pair.training) == ("facenet", (160, 160), False)
     with pytest.raises(TypeError, match="expected an InceptionResnetV1 of facenet-pytorch, got str"):
         from_facenet("vggface2")
     logits = Noted()
@@ -477,7 +480,7 @@ def test_adaface_gets_bgr_and_answers_with_its_feature():
     with torch.no_grad():
         expected, _ = model.eval()((images.flip(1) - 0.5) / 0.5)
         torch.testing.assert_close(pair.embed(images), expected)
-    assert pair.alignment == "arcface"
+    assert (pair.alignment, pair.image_size) == ("arcface", (112, 112))
     with pytest.raises(ValueError, match=r"got \(2, 7\); a network that answers with the embedding alone"):
         from_adaface(small_net())
     with pytest.raises(TypeError, match="expected a network of AdaFace, got str"):

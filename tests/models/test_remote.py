@@ -58,6 +58,7 @@ def test_batches_of_different_images_only():
     twice = torch.cat([images(10), images(10)])
     torch.testing.assert_close(remote_one(twice), torch.cat([embeddings(10)] * 2))
     assert service.sizes == [4, 4, 2]
+    assert remote_one.requests == 3
     assert repr(remote_one) == "RemoteEmbedding(s 1, 3 requests)"
 
 
@@ -71,6 +72,20 @@ def test_explained_as_the_network_itself_is_by_methods_that_need_embeddings():
         assert np.corrcoef(got.flatten(), expected.flatten())[0, 1] > 0.99
     with pytest.raises(TypeError, match="expected an embedding model that can be differentiated"):
         FGGB(pair).attribute((a, b))
+
+
+@pytest.mark.parametrize("size", [None, "auto"])
+def test_methods_fill_each_request(size):
+    """And measure nothing by requests that tell nothing."""
+    service = Service()
+    pair = PairSimilarity(RemoteEmbedding(service, name="s 1", batch_size=24))
+    CorrRISE(pair).attribute((images(1), images(1, 1)), n_masks=48, seed=0, perturbations_per_eval=size)
+    assert service.sizes.count(24) == 4  # two for each side
+    assert sum(service.sizes) <= 2 * 48 + 2
+    pairs = []
+    scores = RemoteScore(lambda found: pairs.append(len(found)) or compare(found), name="s 1", batch_size=24)
+    CorrRISE(scores).attribute((images(1), images(1, 1)), n_masks=48, seed=0, perturbations_per_eval=size)
+    assert pairs.count(24) == 4
 
 
 def test_failures_are_tried_again_after_growing_pauses(pauses):
@@ -264,7 +279,7 @@ def test_a_cache_that_is_none(tmp_path):
 def test_images_of_another_size_are_refused_before_a_request():
     service = Service()
     with pytest.raises(ValueError, match=r"\(N, 3, 112, 112\), got \(1, 3, 18, 14\)"):
-        RemoteEmbedding(service, name="s 1", image_size=(112, 112))(images(1))
+        RemoteEmbedding(service, name="s 1", input_size=(112, 112))(images(1))
     assert service.sizes == []
 
 

@@ -25,14 +25,14 @@ _SAME = 0.999  # cosine; networks that differ in rounding alone reach .9999, als
 
 
 def as_pixels(
-    images: Tensor, channels: str = "rgb", image_size: tuple[int, int] | None = None
+    images: Tensor, channels: str = "rgb", input_size: tuple[int, int] | None = None
 ) -> list[Pixels]:
     """Images ``(N, 3, H, W)`` in [0, 1] as uint8 arrays ``(H, W, 3)``, rounded to the nearest of 256 levels.
 
     Args:
         images: RGB.
         channels: Order of the colours in the arrays, ``"rgb"`` or ``"bgr"`` (OpenCV).
-        image_size: The height and width that are expected; None for any.
+        input_size: The height and width that are expected; None for any.
 
     Raises:
         ValueError: images of another size or number of channels.
@@ -40,9 +40,9 @@ def as_pixels(
     if (
         images.ndim != 4
         or images.shape[1] != 3
-        or tuple(images.shape[2:]) != (image_size or images.shape[2:])
+        or tuple(images.shape[2:]) != (input_size or images.shape[2:])
     ):
-        height, width = image_size or ("H", "W")
+        height, width = input_size or ("H", "W")
         raise ValueError(
             f"expected images of the shape (N, 3, {height}, {width}), got {tuple(images.shape)}; align and "
             "crop the faces to the size of the model first"
@@ -108,7 +108,7 @@ class BlackBox:
         call: From a list of N uint8 arrays ``(H, W, 3)`` to N embeddings: an array ``(N, D)`` or a list.
         name: What messages call it.
         channels: Order of the colours that ``call`` takes, ``"rgb"`` or ``"bgr"`` (OpenCV).
-        image_size: Height and width of its images; None for any.
+        input_size: Height and width of its images; None for any.
 
     Shape: images ``(N, 3, H, W)`` in [0, 1], RGB, to ``(N, D)``. Values are rounded to 256 levels.
 
@@ -131,19 +131,19 @@ class BlackBox:
         *,
         name: str,
         channels: str = "rgb",
-        image_size: tuple[int, int] | None = None,
+        input_size: tuple[int, int] | None = None,
     ) -> None:
         if not callable(call):
             raise TypeError(f"expected call to be a function of a list of images, got {type(call).__name__}")
         self.call = call
         self.name = name
         self.channels = require_choice(channels, ("rgb", "bgr"), "order of channels")
-        self.image_size = image_size
+        self.input_size = input_size
         self._lock = threading.Lock()
 
     def __call__(self, images: Tensor) -> Tensor:
         """Embeddings ``(N, D)`` of ``images`` ``(N, 3, H, W)``; without gradients."""
-        pixels = as_pixels(images, self.channels, self.image_size)
+        pixels = as_pixels(images, self.channels, self.input_size)
         with self._lock:
             rows = as_embeddings(self.call(pixels), len(pixels), self.name)
         return torch.from_numpy(rows).to(images.device, torch.promote_types(images.dtype, torch.float32))
@@ -157,7 +157,7 @@ def require_same_embeddings(pair: PairSimilarity, reference: BlackBox, advice: s
 
     Args:
         pair: The network with its preprocessing.
-        reference: The recogniser, with its ``image_size``.
+        reference: The recogniser, with its ``input_size``.
         advice: What to do where they differ.
 
     Cost: two forward passes of each.
@@ -168,7 +168,7 @@ def require_same_embeddings(pair: PairSimilarity, reference: BlackBox, advice: s
     from captum_face.data import synthetic
 
     drawn = synthetic.pair(seed=0)
-    size = reference.image_size
+    size = reference.input_size
     faces = F.interpolate(
         torch.cat([drawn.image_a, drawn.image_b]), size, mode="bilinear", align_corners=False
     )

@@ -21,8 +21,8 @@ from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["from_deepface"]
 
-#: Recognisers of DeepFace that were trained on crops aligned by ArcFace's five points.
-_ARCFACE = ("ArcFace", "SFace", "GhostFaceNet", "Buffalo_L")
+#: What the recognisers of DeepFace were trained on; the others on crops along the edges of a face's box.
+_TEMPLATES = dict.fromkeys(("ArcFace", "SFace", "GhostFaceNet", "Buffalo_L"), "arcface") | {"Dlib": "dlib"}
 
 
 def from_deepface(
@@ -34,8 +34,10 @@ def from_deepface(
 ) -> PairSimilarity:
     """A recogniser of DeepFace, ready to be explained.
 
-    Images are aligned crops of the recogniser's own size: DeepFace is told to detect and align nothing
-    (``detector_backend="skip"``). The score is the cosine, 1 less DeepFace's cosine distance.
+    Images are crops of the recogniser's own size: DeepFace is told to detect and align nothing
+    (``detector_backend="skip"``). They are aligned as the recogniser was trained: by ArcFace's five points,
+    as dlib's chips, or along the box of the face for the others. The score is the cosine, 1 less DeepFace's
+    cosine distance.
 
     Args:
         model_name: As for ``DeepFace.represent``, such as ``"Facenet512"``. DeepFace loads the weights.
@@ -81,8 +83,8 @@ def from_deepface(
 
     call = together if _takes_lists(together, one_by_one, (height, width)) else one_by_one
     name = f"DeepFace's {model_name}"
-    black_box = BlackBox(call, name=name, channels="bgr", image_size=(height, width))
-    alignment = "arcface" if model_name in _ARCFACE else None
+    black_box = BlackBox(call, name=name, channels="bgr", input_size=(height, width))
+    alignment = _TEMPLATES.get(model_name, "facenet")
     published = _threshold(model_name) if threshold is None else threshold
     network: Any = getattr(client, "model", None)
     possible = isinstance(network, nn.Module) and normalization == "base"
@@ -96,7 +98,11 @@ def from_deepface(
         return PairSimilarity(black_box, threshold=published, alignment=alignment)
     # "base" is BGR in [0, 1].
     pair = PairSimilarity(
-        network, preprocess=Normalize(0.0, 1.0, bgr=True), threshold=published, alignment=alignment
+        network,
+        preprocess=Normalize(0.0, 1.0, bgr=True),
+        threshold=published,
+        alignment=alignment,
+        image_size=(height, width),
     )
     advice = "from_deepface(..., gradients=False) explains it without gradients"
     require_same_embeddings(pair, black_box, advice)

@@ -40,10 +40,10 @@ def from_face_recognition(*, threshold: float | None = None) -> PairSimilarity:
         tolerance = inspect.signature(package.compare_faces).parameters["tolerance"].default
         threshold = Threshold(-(tolerance**2), f"{with_version('face_recognition')}: distance {tolerance:g}")
     return PairSimilarity(
-        BlackBox(describe, name="face_recognition", image_size=_SIZE),
+        BlackBox(describe, name="face_recognition", input_size=_SIZE),
         score="euclidean",
         threshold=threshold,
-        alignment=None,
+        alignment="dlib",
     )
 
 

@@ -53,7 +53,7 @@ class _Service:
         timeout: float | None = None,
         max_requests: int | None = None,
         cache: str | Path | None = None,
-        image_size: tuple[int, int] | None = None,
+        input_size: tuple[int, int] | None = None,
     ) -> None:
         if not callable(call):
             raise TypeError(f"expected call to be a function of a list, got {type(call).__name__}")
@@ -67,13 +67,14 @@ class _Service:
         self.call = call
         self.name = name
         self.batch_size = require_positive_int(batch_size, "batch_size")
+        self.images_per_request = self.batch_size  # what captum_face.pair.speed.images_per_pass looks for
         self.retries = retries
         self.backoff = require_positive(backoff, "backoff", or_zero=True)
         self.timeout = None if timeout is None else require_positive(timeout, "timeout")
         self.max_requests = (
             None if max_requests is None else require_positive_int(max_requests, "max_requests")
         )
-        self.image_size = image_size
+        self.input_size = input_size
         self.requests = 0  #: requests made so far, those that failed too
         self._cache = None if cache is None else _Cache(Path(cache), name)
         self._length: int | None = None if self._cache is None else self._cache.length()
@@ -190,7 +191,7 @@ class RemoteEmbedding(_Service):
             embedding for each, an array ``(N, D)`` or a list. It raises where the service fails. The images
             are aligned crops, so the service must not look for a face in them.
         name: The service with its version. Answers are remembered under it.
-        batch_size: Images in one request.
+        batch_size: Images in one request, and so in one pass of methods that are not told otherwise.
         retries: How often a request that raised is tried again. Mistakes of the function itself (TypeError,
             NameError, AttributeError, ImportError) are not, and wrong answers are not.
         backoff: Seconds before the first new attempt, doubled for each further one. The pause is drawn at
@@ -200,7 +201,7 @@ class RemoteEmbedding(_Service):
         max_requests: Most requests that this object makes, failed ones too. None for no limit.
         cache: A file in which answers are kept (SQLite), made where there is none. A run that is started
             again with the same file asks for nothing twice. None keeps nothing.
-        image_size: Height and width of the images; None for any.
+        input_size: Height and width of the images; None for any.
 
     Shape: images ``(N, 3, H, W)`` in [0, 1], RGB, to ``(N, D)``. Values are rounded to 256 levels.
 
@@ -229,7 +230,7 @@ class RemoteEmbedding(_Service):
 
     def __call__(self, images: Tensor) -> Tensor:
         """Embeddings ``(N, D)`` of ``images`` ``(N, 3, H, W)``; without gradients."""
-        pixels = as_pixels(images, image_size=self.image_size)
+        pixels = as_pixels(images, input_size=self.input_size)
         rows = self._rows(pixels, [self._key(image) for image in pixels])
         return torch.from_numpy(rows).to(images.device, torch.promote_types(images.dtype, torch.float32))
 
@@ -243,7 +244,7 @@ class RemoteScore(_Service):
     Args:
         call: Your request: from a list of at most ``batch_size`` pairs of uint8 RGB arrays ``(H, W, 3)`` to
             one number for each, higher for more alike.
-        name, batch_size, retries, backoff, timeout, max_requests, cache, image_size: see
+        name, batch_size, retries, backoff, timeout, max_requests, cache, input_size: see
             :class:`RemoteEmbedding`.
 
     Shape: two batches ``(N, 3, H, W)`` in [0, 1], RGB, one of which may have a single image, to ``(N,)``.
@@ -265,7 +266,7 @@ class RemoteScore(_Service):
 
     def __call__(self, images_a: Tensor, images_b: Tensor) -> Tensor:
         """Scores ``(N,)``; without gradients."""
-        a, b = (as_pixels(images, image_size=self.image_size) for images in (images_a, images_b))
+        a, b = (as_pixels(images, input_size=self.input_size) for images in (images_a, images_b))
         count = max(len(a), len(b))
         if {len(a), len(b)} - {1, count}:
             raise ValueError(f"expected batches of one length, or one of 1, got {len(a)} and {len(b)}")
