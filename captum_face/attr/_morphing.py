@@ -207,7 +207,13 @@ class Ends(NamedTuple):
         if not cohort.rendered:
             scores = torch.cat(against, 1)
             middle = (scores.mean(0) + torch.cat([perfect[1], perfect[0]])) / 2
-            similar = warn_of_similar(cohort.names, scores, middle if threshold is None else threshold)
+            of_pair = sides.forward_func if isinstance(sides.forward_func, PairSimilarity) else None
+            similar = warn_of_similar(
+                cohort.names,
+                scores,
+                middle if threshold is None else threshold,
+                None if of_pair is None else of_pair.score.distance,
+            )
             if similar is not None:
                 sides.remarks["similar_members"] = f"members who score like the pair's own person: {similar}"
             warn_unaligned(sides.images, sides.alignment)

@@ -23,7 +23,7 @@ from captum_face.engines.cohort import People, choose_cohort
 from captum_face.metrics.verification import eer
 from captum_face.pair.embedding import device_of, read_images
 from captum_face.pair.passes import default_batch_size
-from captum_face.pair.scores import Threshold, threshold_source
+from captum_face.pair.scores import Threshold, shown_summary, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.results._saving import versions
 
@@ -60,7 +60,8 @@ class Plan:
         """What defines the tables beside :func:`run_config`."""
         return {
             "pairs": _described(self.pairs),
-            "threshold": {"value": self.threshold, "source": threshold_source(self.threshold)},
+            "threshold": {"value": self.threshold, "source": threshold_source(self.threshold)}
+            | shown_summary(None, self.threshold),
             "alignment": self.pair.alignment,
             "methods": {spec.label: spec.settings() for spec in self.specs},
             "metrics": {
@@ -153,7 +154,7 @@ def make_plan(
                 "from impostor pairs; give a threshold"
             ) from error
         threshold = _without_rounding(
-            Threshold(found, f"EER of {len(readable)} listed pairs"), pairs, earlier
+            pair.score.found(found, f"EER of {len(readable)} listed pairs"), pairs, earlier
         )
     people = People(names for names, genuine in zip(pairs.names, same, strict=True) if genuine)
     members: list[str | None] = [None] * len(pairs)
@@ -222,7 +223,7 @@ def _without_rounding(threshold: Threshold, pairs: FacePairs, earlier: dict[str,
         return threshold
     there, source = earlier["threshold"]["value"], earlier["threshold"]["source"]
     same = math.isclose(there, threshold, rel_tol=_ROUNDING, abs_tol=_ROUNDING) and source == threshold.source
-    return Threshold(there, source) if same else threshold
+    return Threshold(there, source, threshold.score, threshold.distance) if same else threshold
 
 
 def _embed_images(

@@ -25,6 +25,7 @@ from captum_face.benchmark.result import BenchmarkResult
 from captum_face.data.pairs import FacePairs
 from captum_face.figures import show_comparison
 from captum_face.metrics.verification import best_accuracy, eer
+from captum_face.pair.scores import Distance, ScoreValue, distance_of_summary, shown
 from captum_face.results._saving import file_name, save_figure
 from captum_face.results.explanation import Explanation
 
@@ -82,7 +83,7 @@ def render_report(
         pair_rows: The rows of ``pairs.csv``.
         pictures: Where its pictures go besides.
     """
-    config = result.config
+    config, distance = result.config, distance_of_summary(result.config["threshold"])
     name = html.escape(str(config["model"]["name"]))
     # Metrics that apply to none of the pairs have no rows.
     metrics = list({row.metric.name: row.metric for row in result.rows}.values())
@@ -102,7 +103,7 @@ def render_report(
         *_by_subset(result.rows, metrics),
         "<h2>Curves</h2>",
         "<div class='curves'>",
-        *(_curve_figure(result.curves, metric, pictures) for metric in metrics),
+        *(_curve_figure(result.curves, metric, pictures, distance) for metric in metrics),
         "</div>",
         "<h2>Examples</h2>",
         *_examples(config, pairs, records, pair_rows, pictures),
@@ -118,20 +119,23 @@ def render_report(
 def _facts(result: BenchmarkResult, pairs: FacePairs, pair_rows: Sequence[Mapping[str, Any]]) -> str:
     scored = [row for row in pair_rows if not math.isnan(row["score"])]
     scores, same = [row["score"] for row in scored], [row["same"] for row in scored]
+    distance = distance_of_summary(result.config["threshold"])
+    quantity = "" if distance is None else f"{distance.name}, "
     config, accepted = result.config, [row["accepted"] for row in scored]
     facts = [
         f"{config['pairs']['n']} pairs of {html.escape(config['pairs']['source'])}, "
         f"{config['pairs']['n_genuine']} genuine and "
         f"{config['pairs']['n'] - config['pairs']['n_genuine']} impostor",
-        f"threshold {config['threshold']['value']:.4f} ({config['threshold']['source']}): "
+        f"threshold {shown(config['threshold']['value'], distance):.4f} ({quantity}"
+        f"{config['threshold']['source']}): "
         f"{sum(s and a for s, a in zip(same, accepted, strict=True))} genuine and "
         f"{sum(a and not s for s, a in zip(same, accepted, strict=True))} impostor pairs accepted",
     ]
     if 0 < sum(same) < len(same):
         rate, (accuracy, best) = eer(scores, same), best_accuracy(scores, same)
         facts.append(
-            f"equal error rate {rate.rate:.2%} at {rate.threshold:.4f}, best accuracy {accuracy:.2%} at "
-            f"{best:.4f}"
+            f"equal error rate {rate.rate:.2%} at {shown(rate.threshold, distance):.4f}, best accuracy "
+            f"{accuracy:.2%} at {shown(best, distance):.4f}"
         )
     if len(scored) < len(pair_rows):
         facts.append(f"<b>{len(pair_rows) - len(scored)} pairs could not be scored</b>, see the failures")
@@ -254,7 +258,9 @@ def _published(rows: Sequence[Row]) -> str:
     )
 
 
-def _curve_figure(curves: Sequence[Mapping[str, Any]], metric: Metric, pictures: Pictures) -> str:
+def _curve_figure(
+    curves: Sequence[Mapping[str, Any]], metric: Metric, pictures: Pictures, distance: Distance | None
+) -> str:
     chosen = [row for row in curves if row["metric"] == metric.name and row["subset"] == metric.subset]
     if not chosen:
         return ""
@@ -272,8 +278,10 @@ def _curve_figure(curves: Sequence[Mapping[str, Any]], metric: Metric, pictures:
             linestyle={"random": ":", "center": "--"}.get(method, ["-", "-.", (0, (5, 1))][place // 10 % 3]),
             linewidth=1.8 if null else 1.3,
         )
+    # A mean of scores is no score of a mean distance, so the axis stays in units of the score.
+    unit = f" ({distance.unit})" if distance is not None and metric.curve == "score" else ""
     done = "inserted" if metric.mode == "insertion" else "replaced"
-    axes.set(xlabel=f"share of the pixels {done}", ylabel=f"mean {metric.curve}", xlim=(0, 1))
+    axes.set(xlabel=f"share of the pixels {done}", ylabel=f"mean {metric.curve}{unit}", xlim=(0, 1))
     axes.set_title(f"{metric.name} ({metric.subset} pairs; {metric.better} is better)", fontsize=10)
     axes.legend(fontsize=7, bbox_to_anchor=(1.01, 1), loc="upper left")
     return pictures.embed(figure, f"curves-{file_name(metric.name)}", f"curves of {metric.name}")
@@ -286,7 +294,8 @@ def _examples(
     pair_rows: Sequence[Mapping[str, Any]],
     pictures: Pictures,
 ) -> Iterable[str]:
-    threshold, order = config["threshold"]["value"], list(config["methods"])
+    distance, order = distance_of_summary(config["threshold"]), list(config["methods"])
+    threshold = ScoreValue(config["threshold"]["value"], distance=distance)
     for index in config["examples"]:
         mapped = [record for record in records if record["pair"] == index and "maps" in record]
         if not mapped:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_face._files import write_text
-from captum_face._validation import require_choice, require_generator, require_threshold
+from captum_face._validation import require_choice, require_generator
 from captum_face.attr.spec import AnyMethod, parse_methods
 from captum_face.benchmark._distribution import gathered, gathered_by_first, process
 from captum_face.benchmark._keys import grouped, make_keys
@@ -38,7 +38,6 @@ from captum_face.benchmark.measures import PROTOCOLS, get_metric
 from captum_face.benchmark.metric import Metric
 from captum_face.benchmark.result import BenchmarkResult
 from captum_face.data.pairs import FacePairs
-from captum_face.pair.scores import Threshold, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.results._saving import FORMATS
 
@@ -128,7 +127,7 @@ def benchmark(
         if isinstance(number, bool) or not isinstance(number, int) or number < 0:
             raise ValueError(f"expected {what} as an integer of at least 0, got {number!r}")
     if threshold is not None:
-        threshold = Threshold(require_threshold(threshold, pair.score.limits), threshold_source(threshold))
+        threshold = pair.score.given(threshold)
 
     folder = Path(output)
     rank, world = process()
@@ -213,7 +212,7 @@ def _write_tables(
     figures: str | None,
 ) -> BenchmarkResult:
     labels, names = [spec.label for spec in plan.specs], [metric.name for metric in plan.metrics]
-    same = plan.pairs.same.tolist()
+    same, distance = plan.pairs.same.tolist(), plan.pair.score.distance
     groups = subsets(same, plan.accepted)
     rows = metric_rows(records, labels, plan.metrics, groups, plan.seed)
     curves = curve_rows(records, labels, names, groups, same, plan.threshold)
@@ -228,6 +227,7 @@ def _write_tables(
             "image_b": image_b,
             "same": int(same[index]),
             "score": float("nan") if (score := plan.scores[index]) is None else score,
+            **({} if distance is None else {"distance": "" if score is None else distance.of(score)}),
             "accepted": int(plan.accepted[index]),
             "cohort": plan.members[index] or "",
             "unaligned": " ".join(

@@ -25,7 +25,7 @@ from captum_face.attr.spec import MethodSpec
 from captum_face.data import FacePairs, read_bin, read_pairs, synthetic_pairs
 from captum_face.models import MODELS
 from captum_face.pair.passes import batches_of, require_batch_size
-from captum_face.pair.scores import Threshold, threshold_source
+from captum_face.pair.scores import Threshold, distance_of_summary, threshold_source
 from captum_face.pair.similarity import PRECISIONS, PairSimilarity
 from captum_face.results._saving import file_name
 from captum_face.results.explanation import prepared_method
@@ -287,7 +287,8 @@ def threshold_option(
     return click.option(
         "--threshold",
         type=_ThresholdType(),
-        help="Verification threshold in units of the score, or the .json file of the command threshold.  "
+        help="Verification threshold in units of the score (a number above 0 is a distance where the score "
+        "stands for one, as euclidean does), or the .json file of the command threshold.  "
         f"[default: {default}]",
     )
 
@@ -298,13 +299,16 @@ class _ThresholdType(click.ParamType):
     name = "number|file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
         try:
             return float(value)
         except ValueError:
             pass
         try:
             found = json.loads(Path(value).read_text(encoding="utf-8"))
-            return Threshold(found["threshold"], found["source"])
+            distance = distance_of_summary(found)
+            return Threshold(found["threshold"], found["source"], found.get("score"), distance)
         except (OSError, ValueError, KeyError, TypeError) as error:
             self.fail(
                 f"expected a number, or a .json file of the command threshold, got {value!r}: {error}",

@@ -33,7 +33,7 @@ from captum_face.cli._options import (
 from captum_face.data.images import load_image
 from captum_face.models import load_pair
 from captum_face.pair.embedding import device_of
-from captum_face.pair.scores import decision_word
+from captum_face.pair.scores import decision_word, shown
 from captum_face.results.identification import identify as identify_probe
 
 __all__ = ["identify"]
@@ -115,7 +115,7 @@ def identify(
     click.echo(f"{found.verdict[0].upper()}{found.verdict[1:]}{source_text(found.threshold)}\n")
     for rank, match in enumerate(found.matches, start=1):
         word = decision_word(match.score, found.threshold)
-        click.echo(f"{rank:4}  {match.score:8.4f}  {f'{word}  ' if word else ''}{match.name}")
+        click.echo(f"{rank:4}  {shown(match.score):8.4f}  {f'{word}  ' if word else ''}{match.name}")
     show_failed_checks(found.failed_checks)
     click.echo(f"\n{method}: {', '.join(str(path) for path in paths.values())}")
     for topic, remark in found.remarks.items():

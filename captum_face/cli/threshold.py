@@ -64,7 +64,7 @@ def threshold(
     pair = ready(load_pair(model, weights=weights, preprocess=preprocess, score=score))
     people = listed_people(pairs)
     scores = pair_scores(pair, pairs, show_progress=on_terminal())
-    found = operating_point(scores, pairs.same, far, people=people, seed=seed)
+    found = operating_point(scores, pairs.same, far, people=people, seed=seed, score=pair.score)
     if output is not None:
         summary = found.summary() | {
             "source": f"{found.threshold.source} of {Path(pairs.source).name} with {model}",

@@ -17,6 +17,7 @@ from captum_face._validation import require_images
 from captum_face.data.alignment import SMALLEST, check_faces
 from captum_face.data.faces import image_files, read_faces, render_faces
 from captum_face.maps.templates import TEMPLATES, Template
+from captum_face.pair.scores import Distance, shown
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.photos.crops import realign
 
@@ -131,13 +132,16 @@ def cycle_members(cohort: Tensor, n: int) -> Tensor:
     return torch.arange(n, device=cohort.device) % len(cohort)
 
 
-def warn_of_similar(names: Sequence[str], scores: Tensor, limits: Tensor | float) -> str | None:
+def warn_of_similar(
+    names: Sequence[str], scores: Tensor, limits: Tensor | float, distance: Distance | None = None
+) -> str | None:
     """Warns of members of a cohort who look like a person of the pairs.
 
     Args:
         names: M of them.
         scores: ``(M, N)``: of each member and each image of the pairs.
         limits: ``(N,)`` or one for all: members who score as high are not told from that person.
+        distance: What the scores stand for; None shows them as they are.
 
     Returns:
         Who they are, with their highest scores; None if there is nobody.
@@ -150,11 +154,16 @@ def warn_of_similar(names: Sequence[str], scores: Tensor, limits: Tensor | float
     )
     if not found:
         return None
-    known = f"the threshold is {limits:.3f}" if isinstance(limits, float) else "no threshold is given"
-    who = ", ".join(f"{name} ({score:.3f})" for score, name in found)
+    known = (
+        f"the threshold is {shown(limits, distance):.3f}"
+        if isinstance(limits, float)
+        else "no threshold is given"
+    )
+    kind = "scores" if distance is None else f"{distance.name}s"
+    who = ", ".join(f"{name} ({shown(score, distance):.3f})" for score, name in found)
     warnings.warn(
         f"{len(found)} of {len(names)} members of the cohort look like a person of the pairs to the model "
-        f"({known}; their scores: {who}): what tells this person from others is missing in the map then; "
+        f"({known}; their {kind}: {who}): what tells this person from others is missing in the map then; "
         "leave them out",
         SimilarMemberWarning,
         stacklevel=7,

@@ -20,7 +20,7 @@ from captum_face._validation import not_differentiable, require_baselines, requi
 from captum_face.engines.masks import mask_scorer
 from captum_face.maps.templates import TEMPLATES, Template
 from captum_face.pair.passes import BatchSize
-from captum_face.pair.scores import Score
+from captum_face.pair.scores import shown
 from captum_face.pair.similarity import PairSimilarity, score_pairs
 from captum_face.pair.speed import accelerated, embedding_of_copy, images_per_pass, observed
 
@@ -244,8 +244,8 @@ class Sides:
         """
         if given is None:
             return getattr(self.forward_func, "threshold", None)
-        score = self.forward_func.score if isinstance(self.forward_func, PairSimilarity) else Score()
-        return require_threshold(given, score.limits)
+        pair = self.forward_func
+        return pair.score.given(given) if isinstance(pair, PairSimilarity) else require_threshold(given)
 
     def threshold_share(self, given: float | None) -> Tensor:
         """Each channel's share of the threshold, ``(N, 1)`` or ``(1, 1)``.
@@ -260,7 +260,9 @@ class Sides:
         ends = self.embeddings(False), self.embeddings(True)
         values = self.pair.score.unrelated(*ends)[:, None]
         if theta is None:
-            low, high = (f"{float(value):.3g}" for value in torch.aminmax(values))
+            distance = self.pair.score.distance
+            ends_shown = sorted(shown(float(value), distance) for value in torch.aminmax(values))
+            low, high = (f"{value:.3g}" for value in ends_shown)
             level = low if low == high else f"{low} to {high}"
             self.remarks["threshold"] = f"at threshold {level} (none given)"
         else:

@@ -19,7 +19,7 @@ from captum_face.figures import _drawing as draw
 from captum_face.figures._look import AnyFigure, Look, require_figsize, require_no_axes, root
 from captum_face.figures._style import styled
 from captum_face.maps.agreement import Agreement, agreement
-from captum_face.pair.scores import decision_text
+from captum_face.pair.scores import decision_text, shown_text
 
 __all__ = ["ExplainedPair", "show_comparison"]
 
@@ -118,7 +118,7 @@ def show_comparison(
     ):
         raise ValueError("expected explanations of the same two images, got different ones")
     if any(not math.isclose(first.score, e.score, rel_tol=1e-3, abs_tol=1e-3) for e in explanations):
-        scores = ", ".join(f"{e.method} {e.score:.3f}" for e in explanations)
+        scores = ", ".join(f"{e.method} {shown_text(e.score)}" for e in explanations)
         raise ValueError(f"expected explanations of one model's score, got different ones: {scores}")
     notes = [
         "each method has its own scale",

@@ -13,7 +13,7 @@ from captum_face.decoder.regions import ChannelRegions
 from captum_face.figures import _drawing as draw
 from captum_face.figures._look import AnyFigure, root
 from captum_face.figures._style import styled
-from captum_face.pair.scores import decision_text
+from captum_face.pair.scores import ScoreValue, decision_text, shown, shown_text
 from captum_face.pair.similarity import PairSimilarity
 
 __all__ = ["show_channels", "show_counterfactual", "show_reconstructions"]
@@ -83,9 +83,11 @@ def show_counterfactual(found: Counterfactual) -> Figure:
         draw.draw_picture(axis, draw.as_picture(image[0]), name, fontsize=8)
     changes = (found.pictures - found.pictures[0]).abs().mean(1).cpu().numpy()
     limit = float(changes.max()) or 1.0
+    distance = getattr(found.threshold, "distance", None)
     scores = zip(found.counts, found.scores.tolist(), found.picture_scores.tolist(), strict=True)
     for column, (n, score, drawn) in enumerate(scores, start=1):
-        heading = f"{n} of {dimensions} from B\nscore {score:.2f}\n(the picture's {drawn:.2f})"
+        reads = shown_text(ScoreValue(score, distance=distance), 2)
+        heading = f"{n} of {dimensions} from B\n{reads}\n(the picture's {shown(drawn, distance):.2f})"
         picture = draw.as_picture(found.pictures[column - 1])
         draw.draw_picture(axes[0, column], picture, heading, fontsize=7, bold=score >= found.threshold)
         axes[1, column].imshow(changes[column - 1], cmap="magma", vmin=0, vmax=limit)

@@ -14,7 +14,7 @@ from captum_face.attr.spec import display_name
 from captum_face.figures import _drawing as draw
 from captum_face.figures._look import AnyFigure, Look, require_figsize, require_no_axes, root
 from captum_face.figures._style import styled
-from captum_face.pair.scores import decision_word
+from captum_face.pair.scores import decision_word, shown_text
 
 __all__ = ["ExplainedMatch", "ExplainedSearch", "show_identification"]
 
@@ -154,7 +154,8 @@ def show_identification(
         band, column = divmod(index, columns)
         panels = grid[band * per_band : (band + 1) * per_band, column + 1]
         word = decision_word(match.score, identification.threshold)
-        heading = f"{index + 1}. {_short(match.name)}\nscore {match.score:.3f}{f': {word}' if word else ''}"
+        reads = shown_text(match.score)
+        heading = f"{index + 1}. {_short(match.name)}\n{reads}{f': {word}' if word else ''}"
         draw.draw_picture(panels[0], face, heading, fontsize=8.5)
         draw.draw_evidence(panels[1:3], probe, maps[index] / limit, look)
         if own:

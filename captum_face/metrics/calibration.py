@@ -13,7 +13,7 @@ from captum_face._validation import require_positive_int
 from captum_face.data.face_pairs import FacePairs
 from captum_face.engines.cohort import People
 from captum_face.metrics.verification import _point_at_far, _require_labelled, _threshold, eer, roc
-from captum_face.pair.scores import Threshold
+from captum_face.pair.scores import Score, Threshold, shown, shown_summary
 
 __all__ = ["LEAST_FALSE_MATCHES", "OperatingPoint", "listed_people", "operating_point", "require_far"]
 
@@ -43,19 +43,32 @@ class OperatingPoint:
 
     def summary(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
-        return asdict(self) | {"threshold": float(self.threshold), "source": self.threshold.source}
+        summary = asdict(self) | {"threshold": float(self.threshold), "source": self.threshold.source}
+        if self.threshold.score is not None:
+            summary["score"] = self.threshold.score
+        if (distance := self.threshold.distance) is not None:
+            summary |= shown_summary(None, self.threshold)
+            summary["shown"] |= {
+                "interval": sorted(map(distance.of, self.interval)),
+                "eer_threshold": distance.of(self.eer_threshold),
+            }
+        return summary
 
     def __str__(self) -> str:
         def rate(value: float, interval: tuple[float, float]) -> str:
             return f"{value:.2%} (95 % interval {interval[0]:.2%} to {interval[1]:.2%})"
 
-        low, high = self.interval
+        distance = self.threshold.distance
+        low, high = sorted(shown(end, distance) for end in self.interval)
+        quantity = "" if distance is None else f" ({distance.name})"
+        limit, equal = shown(self.threshold), shown(self.eer_threshold, distance)
         return "\n".join(
             (
-                f"threshold {self.threshold:.4f} at FMR {self.far:g} (95 % interval {low:.4f} to {high:.4f})",
+                f"threshold {limit:.4f}{quantity} at FMR {self.far:g} "
+                f"(95 % interval {low:.4f} to {high:.4f})",
                 f"FMR   {rate(self.fmr, self.fmr_interval)} of {self.n_impostor} impostor pairs",
                 f"FNMR  {rate(self.fnmr, self.fnmr_interval)} of {self.n_genuine} genuine pairs",
-                f"EER   {self.eer:.2%} at {self.eer_threshold:.4f}",
+                f"EER   {self.eer:.2%} at {equal:.4f}",
                 f"intervals: bootstrap over {self.resampled}",
             )
         )
@@ -69,6 +82,7 @@ def operating_point(
     people: Any = None,
     n_bootstrap: int = 1000,
     seed: int = 0,
+    score: Score | None = None,
 ) -> OperatingPoint:
     """The threshold at a false match rate, with confidence intervals.
 
@@ -87,6 +101,8 @@ def operating_point(
             None draws pairs instead, as if no two of them shared a person.
         n_bootstrap: Draws.
         seed: Of the draws.
+        score: What the scores are of: ``pair.score``. The threshold then belongs to this score, and where
+            that stands for a distance it is printed as one.
 
     Cost: no pass of a model; time in ``n_bootstrap`` times N.
 
@@ -142,8 +158,9 @@ def operating_point(
     units = [len(genuine), len(impostor)] if people is None else [len(np.unique(people))] * 2
     fmr, fnmr = float((impostor >= threshold).mean()), float((genuine < threshold).mean())
     low, high = np.quantile(thresholds, [0.025, 0.975], method="inverted_cdf").tolist()
+    source = f"chosen at FMR {far:g} on {len(impostor)} impostor pairs"
     return OperatingPoint(
-        threshold=Threshold(threshold, f"chosen at FMR {far:g} on {len(impostor)} impostor pairs"),
+        threshold=Threshold(threshold, source) if score is None else score.found(threshold, source),
         interval=(min(low, threshold), max(high, threshold)),
         far=float(far),
         fmr=fmr,

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from captum_face._progress import progress_bar
-from captum_face._validation import require_choice, require_labels, require_pair, require_threshold
+from captum_face._validation import require_choice, require_labels, require_pair
 from captum_face.metrics._replacing import Replacing, side_map
 from captum_face.pair.embedding import embed_once
 from captum_face.pair.passes import BatchSize, require_batch_size
+from captum_face.pair.scores import Score
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 
@@ -31,7 +32,7 @@ class PerturbationCurve:
 
     fractions: Tensor  #: ``(S,)`` float64, from 0 to 1: the share of pixels replaced (or inserted)
     scores: Tensor  #: ``(N, S)`` float64, in units of the score
-    limits: tuple[float, float]  #: lowest and highest value that the score can take
+    score: Score  #: what the scores are of
     protocol: dict[str, Any]  #: mode, order, fill, n_steps, patch_size, seed, perturb
 
     def auc(self) -> Tensor:
@@ -42,14 +43,14 @@ class PerturbationCurve:
         """Whether each decision is right, ``(N, S)`` bool: accepted (score >= threshold) if the same person.
 
         Args:
-            threshold: The verification threshold, in units of the score.
+            threshold: The verification threshold, as :class:`~captum_face.PairSimilarity` takes it.
             same: ``(N,)`` bool, True for genuine pairs.
 
         Raises:
             TypeError, ValueError: labels that are not N of 0 and 1; a threshold that the score cannot reach.
         """
         same = require_labels(same, len(self.scores))
-        return (self.scores >= require_threshold(threshold, self.limits)) == same[:, None]
+        return (self.scores >= self.score.given(threshold)) == same[:, None]
 
     def accuracy(self, threshold: float, same: Any) -> Tensor:
         """Share of right decisions at each fraction, ``(S,)`` float64 in [0, 1]; see :meth:`correct`."""
@@ -212,4 +213,4 @@ def perturbation_curve(
 
         if n_steps > 1:
             scores[:, 1:-1] = how.scores(score, n, range(1, n_steps), size, bar)
-    return PerturbationCurve(how.fractions, scores, pair.score.limits, {**how.protocol(), "perturb": perturb})
+    return PerturbationCurve(how.fractions, scores, pair.score, {**how.protocol(), "perturb": perturb})

@@ -278,12 +278,12 @@ def calibrate_threshold(
         raise ValueError(f"expected far with criterion='far' and only then, got {criterion=} and {far=}")
     scores, same = _require_labelled(*scored(pair, pairs, batch_size, False, show_progress))
     if criterion == "eer":
-        return Threshold(eer(scores, same).threshold, f"EER of {len(same)} listed pairs")
+        return pair.score.found(eer(scores, same).threshold, f"EER of {len(same)} listed pairs")
     if criterion == "accuracy":
-        return Threshold(best_accuracy(scores, same)[1], f"best accuracy on {len(same)} listed pairs")
+        return pair.score.found(best_accuracy(scores, same)[1], f"best accuracy on {len(same)} listed pairs")
     curve, impostors = roc(scores, same), int((~same).sum())
     chosen = _threshold(curve.thresholds, _point_at_far(curve, far, impostors))
-    return Threshold(chosen, f"chosen at FMR {far:g} on {impostors} impostor pairs")
+    return pair.score.found(chosen, f"chosen at FMR {far:g} on {impostors} impostor pairs")
 
 
 def _counts(scores: Tensor, same: Tensor) -> tuple[Tensor, Tensor, Tensor, int, int]:

@@ -113,8 +113,9 @@ def load_pair(
             for the named model's own; for ONNX files the preset of the named model that the file name
             begins with, else ``"arcface"``, which InsightFace's ONNX files expect; for factories no
             preprocessing.
-        threshold: The verification threshold in units of the score. None for the one that comes with the
-            model's weights, which is not used with another score than the model's own, else none.
+        threshold: The verification threshold as :class:`~captum_face.PairSimilarity` takes it. None for the
+            one that comes with the model's weights, which is not used with another score than the model's
+            own, else none.
         score: A name of :data:`captum_face.pair.scores.SCORES` or a :class:`~captum_face.pair.scores.Score`.
             None for the named model's own, the score of a finished pair wrapper, else ``"cosine"``.
         alignment: How the model expects faces to lie in its images: a name of
@@ -132,8 +133,8 @@ def load_pair(
     own = MODELS[model].score if model in MODELS else Cosine.name
     chosen = resolve_score(own if score is None else score)
     if threshold is not None:
-        # A factory may bring a score of its own, whose limits are looked at then.
-        require_threshold(threshold, *([] if ":" in model else [chosen.limits]))
+        # A factory may bring a score of its own, by which it is looked at then.
+        require_threshold(threshold) if ":" in model else chosen.given(threshold)
     if model.lower().endswith(".onnx"):
         if weights is not None:
             raise ValueError(f"expected no weights beside an ONNX file, which holds its own, got {weights}")

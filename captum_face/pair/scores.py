@@ -6,22 +6,33 @@ method weight its channel maps by ``c_k`` (see :mod:`captum_face.engines.channel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from captum_face._plugins import Registry
+from captum_face._validation import require_positive, require_threshold
 
 __all__ = [
     "SCORES",
     "Cosine",
+    "Distance",
     "Dot",
     "NegativeSquaredEuclidean",
     "Score",
+    "ScoreValue",
     "Threshold",
     "decision_text",
     "decision_word",
+    "distance_of_summary",
     "resolve_score",
+    "shown",
+    "shown_summary",
+    "shown_text",
     "threshold_source",
     "unit",
 ]
@@ -46,10 +57,57 @@ def unit(embeddings: Tensor) -> Tensor:
     return F.normalize(embeddings / size, dim=-1)
 
 
+@dataclass(frozen=True)
+class Distance:
+    r"""The distance that a score of at most 0 stands for: :math:`s = -d^p`.
+
+    People give and read such scores and their thresholds as distances: 0.6 and not -0.36. Computations stay
+    in units of the score.
+
+    Args:
+        power: :math:`p`, above 0.
+        name: What figures and texts call it.
+
+    Raises:
+        TypeError, ValueError: a power that is no number above 0, or a name that is no text.
+
+    Example::
+
+        >>> distance = Distance(power=2)
+        >>> distance.score_of(0.6), distance.of(-0.36)
+        (-0.36, 0.6)
+    """
+
+    power: float = 1.0
+    name: str = "distance"
+
+    def __post_init__(self) -> None:
+        require_positive(self.power, "the power of a distance")
+        if not isinstance(self.name, str) or not self.name:
+            raise TypeError(f"expected the name of a distance as a text, got {self.name!r}")
+
+    def of(self, score: float) -> float:
+        """The distance of a score, to 12 digits: more are the rounding of the power."""
+        distance: float = max(0.0, -float(score)) ** (1 / self.power)
+        return float(f"{distance:.12g}")
+
+    def score_of(self, distance: float) -> float:
+        """The score of a distance of at least 0."""
+        return -(distance**self.power)
+
+    @property
+    def unit(self) -> str:
+        """The score in words, for the axes of curves."""
+        powers = {1.0: "", 2.0: " squared"}
+        of_power = powers.get(self.power, f" to the power {self.power:g}")
+        return f"minus the {self.name}{of_power}"
+
+
 class Score:
     """Base of all scores: one of your own defines :meth:`compare`, and that is all.
 
-    A score that compares embeddings of length 1 also defines :meth:`normalise`.
+    A score that compares embeddings of length 1 also defines :meth:`normalise`. One that is a negative
+    distance, or a power of it, says so by :attr:`distance`.
 
     Example::
 
@@ -66,6 +124,8 @@ class Score:
     name: str = "score"
     #: Lowest and highest value the score can take; a threshold beyond them is refused.
     limits: tuple[float, float] = (-float("inf"), float("inf"))
+    #: The distance that the score stands for, if it does; then :attr:`limits` end at 0.
+    distance: Distance | None = None
 
     @property
     def normalises(self) -> bool:
@@ -112,6 +172,45 @@ class Score:
         """
         return torch.zeros_like((emb_a * emb_b)[..., 0]).clamp(*self.limits)
 
+    def value(self, score: float) -> ScoreValue:
+        """A score of this kind, as a float that knows the distance it stands for."""
+        return ScoreValue(score, score=self.name, distance=self.distance)
+
+    def given(self, threshold: float) -> Threshold:
+        """A threshold as a caller gives it, in units of the score, with its source.
+
+        Where the score stands for a :attr:`distance`, a number above 0 is a distance. Numbers of at most 0
+        are in units of the score.
+
+        Raises:
+            TypeError: not a number.
+            ValueError: NaN, infinite, one that the score cannot reach, or a :class:`Threshold` that was found
+                with another score.
+
+        Example::
+
+            >>> SCORES["euclidean"]().given(0.6), SCORES["euclidean"]().given(-0.36)
+            (-0.36, -0.36)
+        """
+        of = getattr(threshold, "score", None)
+        if of is not None and of != self.name:
+            raise ValueError(
+                f"expected a threshold of the score {self.name!r}, got one of {of!r} ({threshold!r}, "
+                f"{threshold_source(threshold)}): the two do not compare; find one with this score, or give "
+                "a number"
+            )
+        number = require_threshold(threshold)
+        if of is None and self.distance is not None and number > 0:
+            try:
+                number = self.distance.score_of(number)
+            except OverflowError:
+                raise ValueError(f"expected a {self.distance.name} as threshold, got {number:g}") from None
+        return self.found(require_threshold(number, self.limits), threshold_source(threshold))
+
+    def found(self, threshold: float, source: str) -> Threshold:
+        """A threshold that was found in units of this score, with its source; no other score takes it."""
+        return Threshold(threshold, source, self.name, self.distance)
+
     def __call__(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
         """The score, ``(...)``: higher means more alike."""
         return self.contributions(emb_a, emb_b).sum(-1)
@@ -147,10 +246,14 @@ class Dot(Score):
 
 
 class NegativeSquaredEuclidean(Score):
-    r"""Negative squared distance of the raw embeddings, :math:`c_k = -(e_{A,k} - e_{B,k})^2`; at most 0."""
+    r"""Negative squared distance of the raw embeddings, :math:`c_k = -(e_{A,k} - e_{B,k})^2`; at most 0.
+
+    Thresholds above 0 are distances, and verdicts show distances.
+    """
 
     name = "euclidean"
     limits = (-float("inf"), 0.0)
+    distance = Distance(power=2)
 
     def compare(self, emb_a: Tensor, emb_b: Tensor) -> Tensor:
         return -(emb_a - emb_b).square()
@@ -164,6 +267,20 @@ def _require_score(name: str, entry: object) -> None:
         raise TypeError(f"expected a subclass of captum_face.pair.scores.Score, got {entry!r}")
     if entry.name != name:
         raise ValueError(f"expected {entry.__name__}.name to be {name!r}, got {entry.name!r}")
+    _require_distance(entry)
+
+
+def _require_distance(score: Score | type[Score]) -> None:
+    """Looks whether a score that stands for a distance is at most 0: numbers above 0 are distances."""
+    if score.distance is not None and not isinstance(score.distance, Distance):
+        raise TypeError(
+            f"expected the distance of the score {score.name!r} as a Distance or None, got {score.distance!r}"
+        )
+    if score.distance is not None and score.limits[1] != 0:
+        raise ValueError(
+            "expected limits that end at 0 of a score that stands for a distance, got "
+            f"{score.name!r} with the limits {score.limits}; set limits = (-float('inf'), 0.0)"
+        )
 
 
 #: The scores that ``PairSimilarity(score=...)`` and ``--score`` know by name; those of installed plug-ins
@@ -178,21 +295,44 @@ def resolve_score(score: str | Score) -> Score:
 
     Raises:
         ValueError: the name is not known; the message says the nearest one.
+        ValueError, TypeError: a :attr:`Score.distance` that is none, or of a score above 0.
         TypeError: neither a name nor a :class:`Score`.
     """
     if isinstance(score, Score):
+        _require_distance(score)
         return score
     if isinstance(score, type) and issubclass(score, Score):
         raise TypeError(f"expected a score object, got the class {score.__name__}; write {score.__name__}()")
     return SCORES.find(score)()
 
 
-class Threshold(float):
-    """A verification threshold that knows where it came from; everywhere else a float.
+class ScoreValue(float):
+    """A value in units of a score that knows how people read it; everywhere else a float.
 
     Args:
         value: In units of the score.
+        score: The score's name; None if it is not known.
+        distance: What it stands for; None for a score that is shown as it is.
+    """
+
+    score: str | None
+    distance: Distance | None
+
+    def __new__(cls, value: float, score: str | None = None, distance: Distance | None = None) -> ScoreValue:
+        known = float.__new__(cls, value)
+        known.score, known.distance = score, distance
+        return known
+
+
+class Threshold(ScoreValue):
+    """A verification threshold that knows where it came from; everywhere else a float.
+
+    Args:
+        value: In units of the score. As long as ``score`` is None it may be a distance: see
+            :meth:`Score.given`.
         source: Where it came from, in words, such as ``"EER of 300 listed pairs"``.
+        score: The name of the score in whose units it is. Other scores refuse it then.
+        distance: As for :class:`ScoreValue`.
 
     Example::
 
@@ -203,10 +343,71 @@ class Threshold(float):
 
     source: str
 
-    def __new__(cls, value: float, source: str = "given by the caller") -> Threshold:
-        threshold = super().__new__(cls, value)
-        threshold.source = source
+    def __new__(
+        cls,
+        value: float,
+        source: str = "given by the caller",
+        score: str | None = None,
+        distance: Distance | None = None,
+    ) -> Threshold:
+        threshold = float.__new__(cls, value)
+        threshold.source, threshold.score, threshold.distance = source, score, distance
         return threshold
+
+
+def shown(value: float, distance: Distance | None = None) -> float:
+    """A value of a score as people read it: the distance it stands for, or else itself.
+
+    Args:
+        value: In units of the score; a :class:`ScoreValue` knows its distance.
+        distance: For other numbers.
+    """
+    distance = getattr(value, "distance", None) or distance
+    return float(value) if distance is None else distance.of(value)
+
+
+def shown_text(value: float, digits: int = 3) -> str:
+    """A score in words.
+
+    Example::
+
+        >>> shown_text(0.431), shown_text(NegativeSquaredEuclidean().value(-0.2314))
+        ('score 0.431', 'distance 0.481')
+    """
+    distance = _distance_of(value)
+    return f"{'score' if distance is None else distance.name} {shown(value):.{digits}f}"
+
+
+def shown_summary(
+    score: float | None, threshold: float | None, distance: Distance | None = None
+) -> dict[str, Any]:
+    """The entry ``"shown"`` of summaries, ready for JSON: score and threshold as they are read.
+
+    Empty for scores that are shown as they are.
+    """
+    distance = distance or _distance_of(score, threshold)
+    if distance is None:
+        return {}
+    entry: dict[str, Any] = {"quantity": distance.name, "power": distance.power}
+    if score is not None:
+        entry["score"] = shown(score, distance)
+    entry["threshold"] = None if threshold is None else shown(threshold, distance)
+    return {"shown": entry}
+
+
+def distance_of_summary(summary: Mapping[str, Any]) -> Distance | None:
+    """The distance that :func:`shown_summary` has written; the class of the score is not needed.
+
+    Raises:
+        KeyError, TypeError, ValueError: an entry of something else.
+    """
+    entry = summary.get("shown")
+    return None if entry is None else Distance(entry["power"], entry["quantity"])
+
+
+def _distance_of(*values: float | None) -> Distance | None:
+    found = (getattr(value, "distance", None) for value in values)
+    return next((distance for distance in found if distance is not None), None)
 
 
 def threshold_source(threshold: float | None) -> str:
@@ -240,18 +441,25 @@ def decision_word(
 def decision_text(score: float, threshold: float | None) -> str:
     """The decision in words; without a threshold nothing is decided.
 
+    A score that stands for a distance, or is compared with a threshold that does, is shown as one.
+
     Example::
 
         >>> decision_text(0.431, 0.15)
         'score 0.431 ≥ threshold 0.150: accepted as the same person'
         >>> decision_text(0.431, None)
         'score 0.431, no threshold given'
+        >>> euclidean = NegativeSquaredEuclidean()
+        >>> decision_text(euclidean.value(-0.2314), euclidean.given(0.6))
+        'distance 0.481 ≤ threshold 0.600: accepted as the same person'
     """
+    distance = _distance_of(score, threshold)
+    quantity, at_least, below = ("score", "≥", "<") if distance is None else (distance.name, "≤", ">")
+    value = shown(score, distance)
     if threshold is None:
-        return f"score {score:.3f}, no threshold given"
-    digits = next(
-        (d for d in range(3, 9) if score == threshold or f"{score:.{d}f}" != f"{threshold:.{d}f}"), 9
-    )
-    if score >= threshold:
-        return f"score {score:.{digits}f} ≥ threshold {threshold:.{digits}f}: accepted as the same person"
-    return f"score {score:.{digits}f} < threshold {threshold:.{digits}f}: rejected as different people"
+        return f"{quantity} {value:.3f}, no threshold given"
+    limit = shown(threshold, distance)
+    digits = next((d for d in range(3, 9) if value == limit or f"{value:.{d}f}" != f"{limit:.{d}f}"), 9)
+    accepted = score >= threshold
+    compared = f"{quantity} {value:.{digits}f} {at_least if accepted else below} threshold {limit:.{digits}f}"
+    return f"{compared}: {'accepted as the same person' if accepted else 'rejected as different people'}"

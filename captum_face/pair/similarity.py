@@ -19,13 +19,12 @@ from captum_face._validation import (
     require_pair,
     require_positive_int,
     require_scores,
-    require_threshold,
 )
 from captum_face.maps.templates import Template, resolve_template
 from captum_face.pair._state import alone, holds, owner_of, tensor_float_32, without_autocast
 from captum_face.pair.passes import BatchSize, default_batch_size, in_passes
 from captum_face.pair.preprocessing import PRESETS, resolve_preprocess
-from captum_face.pair.scores import Score, Threshold, resolve_score, threshold_source
+from captum_face.pair.scores import Score, Threshold, resolve_score, shown
 
 __all__ = ["AgainstReference", "PairSimilarity", "frozen", "score_pairs"]
 
@@ -94,9 +93,10 @@ class PairSimilarity(nn.Module):
             that module; a callable may answer with a numpy array, but then has no gradients.
         score: ``"cosine"``, ``"dot"``, ``"euclidean"`` (negative squared distance) or a
             :class:`~captum_face.pair.scores.Score` object. Higher means more alike.
-        threshold: The verification threshold in units of the score; pairs at or above it are accepted. None
-            for none: scores and maps are computed, and nothing is decided. The attribute of this name can be
-            set, and is checked then.
+        threshold: The verification threshold in units of the score; pairs at or above it are accepted. With
+            a score that stands for a distance (``"euclidean"``) a number above 0 is a distance:
+            ``threshold=0.6``. None for none: scores and maps are computed, and nothing is decided. The
+            attribute of this name can be set, and is checked then.
         preprocess: A name of :data:`captum_face.pair.preprocessing.PRESETS`, a callable on ``[0, 1]`` images,
             or None for models that normalise their input themselves.
         max_batch_size: Most images that the model sees in one call; 1 for models exported with a
@@ -199,11 +199,7 @@ class PairSimilarity(nn.Module):
 
     @threshold.setter
     def threshold(self, value: float | None) -> None:
-        self._threshold = (
-            None
-            if value is None
-            else Threshold(require_threshold(value, self.score.limits), threshold_source(value))
-        )
+        self._threshold = None if value is None else self.score.given(value)
 
     def needed_threshold(self) -> Threshold:
         """The threshold, for what cannot do without.
@@ -422,7 +418,9 @@ class PairSimilarity(nn.Module):
     def extra_repr(self) -> str:
         reduced = "" if self.precision == "float32" else f", precision={self.precision}"
         batch = f"max_batch_size={self.max_batch_size}"
-        threshold = "None" if self.threshold is None else f"{self.threshold:g}"
+        threshold = "None" if self.threshold is None else f"{shown(self.threshold):g}"
+        if self.threshold is not None and self.score.distance is not None:
+            threshold = f"{self.score.distance.name} {threshold}"
         return f"score={self.score.name}, threshold={threshold}, {batch}{reduced}"
 
 

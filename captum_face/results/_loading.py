@@ -15,7 +15,7 @@ from torch import Tensor
 
 from captum_face._validation import require_pair
 from captum_face.data.alignment import FaceCheck
-from captum_face.pair.scores import Threshold
+from captum_face.pair.scores import Distance, ScoreValue, Threshold, distance_of_summary
 from captum_face.photos.crops import PhotoCrop
 
 __all__ = ["Saved", "as_image", "read_saved"]
@@ -65,12 +65,32 @@ class Saved:
             return torch.from_numpy(array).float() / 255
         return self.tensor(name)
 
+    def distance(self) -> Distance | None:
+        """What scores stand for: what the file says, without the score's class."""
+        try:
+            return distance_of_summary(self.summary)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self.wrong(f"got {self.summary['shown']!r} as shown") from error
+
+    def score(self, value: float) -> ScoreValue:
+        """A value of the score, which knows how it is read."""
+        return ScoreValue(value, score=self._score_name(), distance=self.distance())
+
     def threshold(self) -> Threshold | None:
         """The threshold with its source."""
         value = self.summary.get("threshold")
         if value is None:
             return None
-        return Threshold(float(self.field("threshold", (int, float))), self.field("threshold_source", str))
+        return Threshold(
+            float(self.field("threshold", (int, float))),
+            self.field("threshold_source", str),
+            self._score_name(),
+            self.distance(),
+        )
+
+    def _score_name(self) -> str | None:
+        name = self.field("protocol", dict).get("score")
+        return name if isinstance(name, str) else None
 
     def check(self, entry: object) -> FaceCheck | None:
         """The check of an image, of which ``entry`` is the summary."""

@@ -25,7 +25,7 @@ from captum_face.maps.agreement import Agreement
 from captum_face.maps.regions import TEMPLATE_SIZE, RegionShares, region_shares
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.embedding import device_of
-from captum_face.pair.scores import Threshold, decision_text, decision_word, threshold_source
+from captum_face.pair.scores import Threshold, decision_text, decision_word, shown_summary, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.photos.crops import PhotoCrop, load_crop
 from captum_face.photos.detectors import Detector
@@ -55,7 +55,7 @@ class Explanation:
     """
 
     method: str  #: name in the registry, with the options that were written behind it
-    score: float  #: the pair's similarity
+    score: float  #: the pair's similarity; it knows the distance it stands for, if it does
     threshold: float | None  #: the verification threshold; None if there is none
     images: tuple[Tensor, Tensor]  #: ``(1, C, H, W)`` each, as explained
     attributions: tuple[Tensor, Tensor]  #: ``(1, C, H, W)`` each, positive = for the same person
@@ -166,6 +166,7 @@ class Explanation:
             "score": self.score,
             "threshold": self.threshold,
             "threshold_source": threshold_source(self.threshold),
+            **shown_summary(self.score, self.threshold),
             "decision": decision_word(self.score, self.threshold, "same person", "different people"),
             "accepted": self.decision,
             "checks": {f"image_{side}": c.summary() for side, c in zip("ab", self.checks, strict=False)},
@@ -277,7 +278,7 @@ class Explanation:
             not isinstance(regions, dict) or regions.keys() != {"image_a", "image_b"}
         ):
             raise saved.wrong(f"got {regions!r} as shares of the regions")
-        score = float(saved.field("score", (int, float)))
+        score = saved.score(saved.field("score", (int, float)))
         if not np.array_equal(saved.array("score"), score):
             raise saved.wrong("got two scores")
         return cls(
@@ -409,7 +410,7 @@ def explain(
     aligned = of_template and bool(checks) and all(check.passed for check in checks)
     return Explanation(
         method=spec.label,
-        score=float(found.scores),
+        score=pair.score.value(float(found.scores)),
         threshold=threshold_of(pair, options),
         images=images,
         attributions=(attr_a, attr_b),
@@ -431,6 +432,7 @@ def comparison_summary(explanations: Sequence[Explanation], agreed: Agreement | 
         "score": first.score,
         "threshold": first.threshold,
         "threshold_source": threshold_source(first.threshold),
+        **shown_summary(first.score, first.threshold),
         "decision": decision_word(first.score, first.threshold, "same person", "different people"),
         "remarks": {e.method: e.remarks for e in explanations if e.remarks},
         "agreement": None if agreed is None else agreed._asdict() | {"in_words": str(agreed)},
@@ -459,7 +461,7 @@ def prepared_method(
 def threshold_of(pair: PairSimilarity, options: dict[str, Any]) -> Threshold | None:
     """The threshold that decides: the one among a method's options, or else the pair's own."""
     given = options.get("threshold")
-    return pair.threshold if given is None else Threshold(given, threshold_source(given))
+    return pair.threshold if given is None else pair.score.given(given)
 
 
 def load_crops(

@@ -27,7 +27,7 @@ from captum_face.figures.identification import show_identification
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.embedding import device_of, gallery_scores, read_images
 from captum_face.pair.passes import BatchSize, require_batch_size
-from captum_face.pair.scores import decision_text, threshold_source
+from captum_face.pair.scores import Distance, decision_text, shown, shown_summary, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
 from captum_face.results._loading import Saved, as_image, read_saved
@@ -43,14 +43,15 @@ class Match:
     """One of the best matches of an :class:`Identification`."""
 
     name: str  #: of the gallery image
-    score: float  #: the probe's similarity to it
+    score: float  #: the probe's similarity to it; it knows the distance it stands for, if it does
     image: Tensor  #: ``(1, C, H, W)``: the gallery image
     attribution: Tensor  #: ``(1, C, H, W)``: the probe's map against it; positive = for the same person
     own_attribution: Tensor | None = None  #: its own map against the probe, where asked for
     check: FaceCheck | None = None  #: whether it is an aligned face; None for an alignment not checked
 
     def __repr__(self) -> str:
-        return f"Match({self.name!r}, score={self.score:.3f})"
+        quantity = distance.name if (distance := getattr(self.score, "distance", None)) else "score"
+        return f"Match({self.name!r}, {quantity}={shown(self.score):.3f})"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -68,6 +69,11 @@ class Identification:
     check: FaceCheck | None = None  #: whether the probe is an aligned face; None for an alignment not checked
     #: Versions of the packages that made it.
     versions: dict[str, str] = field(default_factory=versions)
+
+    @property
+    def _distance(self) -> Distance | None:
+        """What the scores stand for; None for scores that are shown as they are."""
+        return getattr(self.matches[0].score, "distance", None)
 
     @property
     def decision(self) -> bool | None:
@@ -119,12 +125,14 @@ class Identification:
             "probe": self.name,
             "threshold": self.threshold,
             "threshold_source": threshold_source(self.threshold),
+            **shown_summary(self.matches[0].score, self.threshold),
             "accepted": self.decision,
             "check": self.check.summary() if self.check else None,
             "matches": [
                 {
                     "name": match.name,
                     "score": match.score,
+                    **({} if self._distance is None else {"shown": shown(match.score)}),
                     "accepted": None if self.threshold is None else match.score >= self.threshold,
                     "check": match.check.summary() if match.check else None,
                 }
@@ -222,7 +230,7 @@ class Identification:
             matches=tuple(
                 Match(
                     name,
-                    score,
+                    saved.score(score),
                     images[[i]],
                     maps[[i]],
                     None if own is None else own[[i]],
@@ -239,9 +247,11 @@ class Identification:
     def _write_ranking(self, path: Path) -> None:
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["rank", "name", "score"])
+            distance = self._distance
+            writer.writerow(["rank", "name", "score", *(["distance"] if distance else [])])
             writer.writerows(
-                [rank, name, repr(score)] for rank, (name, score) in enumerate(self.ranking, start=1)
+                [rank, name, repr(score), *([repr(distance.of(score))] if distance else [])]
+                for rank, (name, score) in enumerate(self.ranking, start=1)
             )
 
     def __repr__(self) -> str:
@@ -372,7 +382,7 @@ def identify(
         matches=tuple(
             Match(
                 known[i],
-                float(scores[i]),
+                pair.score.value(float(scores[i])),
                 images[[row]],
                 maps[[row]],
                 None if own_maps is None else own_maps[[row]],

@@ -26,6 +26,7 @@ from captum_face.benchmark._records import Recorder, read_records
 from captum_face.benchmark._tables import metric_rows, subsets
 from captum_face.data import read_csv, render_faces, synthetic_pairs
 from captum_face.engines.cohort import People, choose_cohort
+from captum_face.metrics import eer
 from captum_face.models import load_pair
 
 TABLES = ("config.json", "pairs.csv", "metrics.csv", "curves.csv")
@@ -173,6 +174,30 @@ def test_the_report_is_one_file_that_needs_no_network(finished):
         here, there = (dissimilar, similar) if METRICS[name].order == "dissimilar" else (similar, dissimilar)
         assert METRICS[name].asks in here
         assert METRICS[name].asks not in there
+
+
+def test_a_run_by_distance(pairs, tmp_path):
+    pair = load_pair("synthetic", score="euclidean")
+    result = benchmark(
+        pair, pairs, tmp_path, methods=["center"], metrics="deletion_swap", threshold=6.5, examples=1
+    )
+    assert result.config["threshold"]["value"] == -42.25
+    assert result.config["threshold"]["shown"]["threshold"] == 6.5
+    rows = rows_of(tmp_path, "pairs.csv")
+    distances = [float(row["distance"]) for row in rows]
+    assert distances == pytest.approx([(-float(row["score"])) ** 0.5 for row in rows], rel=1e-5)
+    assert [int(row["accepted"]) for row in rows] == [int(distance <= 6.5) for distance in distances]
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "threshold 6.5000 (distance, given by the caller)" in text
+    equal = eer([float(row["score"]) for row in rows], [int(row["same"]) for row in rows])
+    assert re.search(r"equal error rate [\d.]+% at (\d\.\d+),", text)[1] == f"{(-equal.threshold) ** 0.5:.4f}"
+    # What is printed, taken again, reuses everything.
+    assert (
+        benchmark(
+            pair, pairs, tmp_path, methods=["center"], metrics="deletion_swap", threshold=-42.25, examples=1
+        ).n_computed
+        == 0
+    )
 
 
 def test_example_sheets_show_methods_in_the_order_of_the_tables(finished, pair, pairs, monkeypatch):

@@ -32,9 +32,9 @@ def run(*arguments, output):
         ((*DRAWN, "--method", "reconstruction:decoder=no.file"), 1, "found nothing at no.file"),
         ((*DRAWN, "--score", "cosin"), 1, "did you mean 'cosine'"),
         (
-            (*DRAWN, "--score", "euclidean", "--threshold", "1"),
+            (*DRAWN, "--score", "euclidean", "--threshold", "1e200"),
             1,
-            "that the score can reach, -inf to 0, got 1",
+            "expected a distance as threshold, got 1e+200",
         ),
         ((*DRAWN, "--protocol", "black"), 1, "unknown protocol 'black'"),
         ((*DRAWN, "--limit", "1"), 2, "--limit"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captum_face import Identification
 from tests.cli.conftest import run
 
 
@@ -45,13 +47,27 @@ def test_it_writes_what_it_says(folder, gallery):
 
 def test_another_score_and_a_class_of_captum(folder, gallery):
     result = run(
-        "identify", "a.png", "people", "--model", "synthetic", "--score", "euclidean", "--top-k", "1",
-        "--threshold", "-5", "--method", "captum.attr.InputXGradient", "--output", "out",
+        "identify", "a.png", "people", "--model", "synthetic", "--score", "euclidean", "--top-k", "3",
+        "--threshold", "5", "--method", "captum.attr.InputXGradient", "--output", "out",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     summary = json.loads(next((folder / "out").glob("*.InputXGradient.json")).read_text(encoding="utf-8"))
     assert summary["protocol"]["score"] == "euclidean"
-    assert summary["matches"][0]["score"] < 0
+    assert summary["threshold"] == -25
+    distances = [match["shown"] for match in summary["matches"]]
+    assert distances == sorted(distances)  # the most alike first
+    assert distances == pytest.approx([(-match["score"]) ** 0.5 for match in summary["matches"]])
+    assert [match["accepted"] for match in summary["matches"]] == [distance <= 5 for distance in distances]
+    for distance in distances:
+        assert f"{distance:8.4f}  {'accepted' if distance <= 5 else 'rejected'}" in result.output
+    with open(next((folder / "out").glob("*.csv")), newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["distance"]) for row in rows] == pytest.approx(
+        [(-float(r["score"])) ** 0.5 for r in rows]
+    )
+    found = Identification.load(next((folder / "out").glob("*.json")))
+    assert found.verdict.split(", ")[1].startswith(f"distance {distances[0]:.3f} ")
+    assert repr(found.matches[0]).endswith(f"distance={distances[0]:.3f})")
 
 
 def test_it_says_what_does_not_fit(folder, gallery):

@@ -32,6 +32,29 @@ def test_a_threshold_is_chosen_and_taken_by_other_commands(folder):
     assert (summary["threshold"], summary["threshold_source"]) == (found["threshold"], source)
 
 
+def test_a_threshold_of_distances(folder):
+    euclidean = ("--score", "euclidean")
+    result = run("threshold", *PAIRS, *euclidean, "--far", 0.1, "--output", "found.json")
+    assert result.exit_code == 0, result.output
+    found = json.loads((folder / "found.json").read_text())
+    distance = (-found["threshold"]) ** 0.5
+    assert f"threshold {distance:.4f} (distance) at FMR 0.1 (95 % interval" in result.output
+    assert f"at {(-found['eer_threshold']) ** 0.5:.4f}" in result.output
+    assert found["shown"]["threshold"] == pytest.approx(distance)
+    low, high = found["shown"]["interval"]
+    assert low <= distance <= high
+    common = ("explain", "a.png", "b.png", "--model", "synthetic", "--method", "xssab", "--output")
+    for given in ("found.json", f"{distance:.9f}", repr(found["threshold"])):
+        result = run(*common, f"by {given}", *euclidean, "--threshold", given)
+        assert result.exit_code == 0, result.output
+        assert f"threshold {distance:.3f}: " in result.output
+        (path,) = (folder / f"by {given}").glob("*.xssab.json")
+        assert json.loads(path.read_text())["threshold"] == pytest.approx(found["threshold"])
+    result = run(*common, "out", "--threshold", "found.json")  # of the cosine
+    assert result.exit_code != 0
+    assert "expected a threshold of the score 'cosine', got one of 'euclidean'" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from captum_face import PairSimilarity
 from captum_face.data import synthetic
 from captum_face.decoder import channel_regions, counterfactual, shipped_decoder
 from captum_face.figures import show_channels, show_counterfactual, show_reconstructions
 from captum_face.models import load_pair
-from tests.conftest import small_decoder
+from tests.conftest import small_decoder, small_net
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,22 @@ def test_counterfactuals_are_drawn(pair, images):
     pair.score.limits, pair.threshold = (-1, 2), 1.5
     found = counterfactual(pair, a, b, decoder=small_decoder())
     assert "not even all" in show_counterfactual(found)._suptitle.get_text()
+
+
+def test_counterfactuals_by_distance(images):
+    a, b = (image[:1] for image in images)
+    pair = PairSimilarity(small_net().eval(), score="euclidean")
+    with torch.no_grad():
+        away = (pair.embed(a) - pair.embed(b)).norm().item()
+    pair.threshold = away / 2
+    found = counterfactual(pair, a, b, decoder=small_decoder(), steps=3)
+    figure = show_counterfactual(found)
+    assert f"Distance {away:.3f} > threshold {away / 2:.3f}: rejected" in figure._suptitle.get_text()
+    headings = [axis.get_title() for axis in figure.axes if "from B" in axis.get_title()]
+    assert [heading.split("\n")[1] for heading in headings] == [
+        f"distance {(-score) ** 0.5:.2f}" for score in found.scores.tolist()
+    ]
+    assert headings[-1].split("\n")[1] == "distance 0.00"
 
 
 def test_titles_stay_inside_narrow_figures(faces):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from captum_face import identify, show_identification
+from captum_face import PairSimilarity, identify, show_identification
+from tests.conftest import small_net
 
 
 @pytest.fixture
@@ -34,6 +35,17 @@ def test_a_band_for_each_row_of_matches(found):
     assert sum("what in the match's" in text for text in said) == 4
     with pytest.raises(ValueError, match="columns"):
         show_identification(found, columns=0)
+
+
+def test_matches_by_distance(images):
+    pair = PairSimilarity(small_net().eval(), score="euclidean", threshold=1e6)
+    found = identify(pair, images[0][:1], images[1], "corrrise", top_k=2, n_masks=12)
+    figure = show_identification(found)
+    headings = [axis.get_title().split("\n")[1] for axis in figure.axes if axis.get_title()[:1] in ("1", "2")]
+    with torch.no_grad():
+        away = torch.cdist(pair.embed(images[0][:1]), pair.embed(images[1]))[0].sort().values
+    assert headings == [f"distance {distance:.3f}: accepted" for distance in away[:2].tolist()]
+    assert f"distance {away[0]:.3f} ≤ threshold 1000000.000" in figure._suptitle.get_text()
 
 
 def test_maps_of_nothing_are_said_to_be_empty(found):

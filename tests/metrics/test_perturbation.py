@@ -270,6 +270,16 @@ def test_decisions_and_error_rates(pair, images, maps):
         curve.accuracy(1.5, same)
 
 
+def test_decisions_by_distance(images, maps):
+    pair = PairSimilarity(small_net().eval(), score="euclidean")
+    curve = perturbation_curve(pair, images, maps, n_steps=4)
+    away = (-curve.scores[0, 1].item()) ** 0.5
+    for distance in (0.999 * away, 1.001 * away):
+        want = (-curve.scores).sqrt() <= distance
+        assert torch.equal(curve.correct(distance, [1] * len(curve.scores)), want)
+        assert torch.equal(curve.correct(pair.score.given(distance), [1] * len(curve.scores)), want)
+
+
 def test_the_model_is_left_as_it_was(pair, images, maps):
     assert pair.embedding_model.training
     with torch.enable_grad():

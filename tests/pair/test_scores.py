@@ -1,9 +1,22 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 
-from captum_face.pair.scores import SCORES, Score, decision_text, resolve_score, unit
+from captum_face.pair.scores import (
+    SCORES,
+    Distance,
+    Score,
+    Threshold,
+    decision_text,
+    resolve_score,
+    shown,
+    shown_text,
+    unit,
+)
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -54,3 +67,67 @@ def test_decision_text_is_inclusive():
 
 def test_scores_that_round_to_the_threshold_get_more_digits():
     assert decision_text(0.29996, 0.3).startswith("score 0.29996 < threshold 0.30000")
+
+
+def test_a_threshold_above_0_is_a_distance():
+    euclidean = resolve_score("euclidean")
+    for distance in (0.6, 0.1, 1.2, 0.553, 1e-3, 7.0, 123.456):
+        given = euclidean.given(distance)
+        assert given == -(distance**2)
+        assert shown(given) == distance
+        assert euclidean.given(given) == euclidean.given(float(given)) == given  # units of the score stay
+    assert [euclidean.given(value) for value in (0, -0.0, -2.5)] == [0, 0, -2.5]
+    assert euclidean.given(Threshold(0.6, "dlib's own")).source == "dlib's own"
+    for copied in (copy.deepcopy(given), pickle.loads(pickle.dumps(given))):
+        assert (shown(copied), copied.source, copied.score) == (123.456, "given by the caller", "euclidean")
+    with pytest.raises(ValueError, match=r"expected a distance as threshold, got 1e\+200"):
+        euclidean.given(1e200)
+    assert resolve_score("dot").given(0.6) == 0.6
+
+
+def test_a_threshold_of_another_score_is_refused():
+    found = resolve_score("cosine").found(0.3, "EER of 9 listed pairs")
+    with pytest.raises(
+        ValueError, match=r"of the score 'euclidean', got one of 'cosine' \(0.3, EER of 9 list"
+    ):
+        resolve_score("euclidean").given(found)
+    # What accepts nothing, a little above the best score, is no small distance.
+    with pytest.raises(
+        ValueError, match="expected a threshold that the score can reach, -inf to 0, got 4.94"
+    ):
+        resolve_score("euclidean").given(resolve_score("euclidean").found(5e-324, "chosen at FMR 0.1"))
+
+
+def test_decisions_by_distance():
+    euclidean = resolve_score("euclidean")
+    threshold = euclidean.given(0.6)
+    for score, text in (
+        (-0.2314, "distance 0.481 ≤ threshold 0.600: accepted as the same person"),
+        (-0.36, "distance 0.600 ≤ threshold 0.600: accepted as the same person"),
+        (-0.8, "distance 0.894 > threshold 0.600: rejected as different people"),
+        (-(0.60004**2), "distance 0.60004 > threshold 0.60000: rejected as different people"),
+        (-0.0, "distance 0.000 ≤ threshold 0.600: accepted as the same person"),
+    ):
+        # A figure may be given the one or the other.
+        assert decision_text(euclidean.value(score), threshold) == decision_text(score, threshold) == text
+        assert decision_text(euclidean.value(score), float(threshold)) == text
+    assert decision_text(euclidean.value(-0.2314), None) == "distance 0.481, no threshold given"
+    assert shown_text(0.4) == "score 0.400"
+
+
+def test_a_distance_needs_a_score_of_at_most_0():
+    class Wrong(Score):
+        name, distance = "wrong", Distance()
+
+    with pytest.raises(
+        ValueError, match="expected limits that end at 0 of a score that stands for a distance"
+    ):
+        resolve_score(Wrong())
+    Wrong.distance = 2
+    with pytest.raises(
+        TypeError, match="expected the distance of the score 'wrong' as a Distance or None, got 2"
+    ):
+        resolve_score(Wrong())
+    with pytest.raises(ValueError, match="expected the power of a distance above 0, got 0"):
+        Distance(0)
+    assert (Distance(1).unit, Distance(2).unit) == ("minus the distance", "minus the distance squared")

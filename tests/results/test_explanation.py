@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from captum_face import FGGB, CorrRISE, PairSimilarity, explain
+from captum_face import FGGB, CorrRISE, Explanation, PairSimilarity, explain
 from captum_face.data import render_faces
 from captum_face.maps.regions import region_shares
+from captum_face.pair.scores import Distance, Score
 from tests.conftest import small_net
 
 
@@ -65,7 +66,55 @@ def test_without_a_threshold_channels_are_weighed_against_embeddings_at_right_an
     level = -squares if score == "euclidean" else 0.0
     found, want = explain(pair, *faces, method), explain(pair, *faces, method, threshold=level)
     torch.testing.assert_close(found.attributions, want.attributions)
-    assert found.remarks["threshold"] == f"at threshold {level:.3g} (none given)".replace("-0 ", "0 ")
+    shown = squares**0.5 if score == "euclidean" else 0.0
+    assert found.remarks["threshold"] == f"at threshold {shown:.3g} (none given)"
+
+
+def test_a_distance_is_given_and_shown_and_loaded_without_the_score(faces, tmp_path):
+    class Cubed(Score):  # which nothing but this test knows
+        name, limits, distance = "cubed", (-float("inf"), 0.0), Distance(3, "far-ness")
+
+        def compare(self, emb_a, emb_b):
+            return -((emb_a - emb_b).abs() ** 3)
+
+    for score, power, name in (("euclidean", 2, "distance"), (Cubed(), 3, "far-ness")):
+        pair = PairSimilarity(small_net().eval(), score=score, threshold=0.6)
+        with torch.no_grad():
+            away = float((pair.embed(faces[0]) - pair.embed(faces[1])).norm(power))
+        assert pair.threshold == pytest.approx(-(0.6**power))
+        assert f"threshold={name} 0.6," in repr(pair)
+        for method in ("fggb", "corrrise:n_masks=4"):
+            found = explain(pair, *faces, method)
+            accepted = "≤ threshold 0.600: accepted as the same person"
+            told = accepted if away <= 0.6 else "> threshold 0.600: rejected as different people"
+            assert found.verdict == f"{name} {away:.3f} {told}"
+            assert found.score == pytest.approx(-(away**power), rel=1e-4)
+        given = explain(pair, *faces, "fggb", threshold=2 * away)
+        at = explain(pair, *faces, "fggb", threshold=-((2 * away) ** power))
+        torch.testing.assert_close(given.attributions, at.attributions)
+        assert given.decision
+        paths = given.save(tmp_path / name)
+        told = json.loads(paths["summary"].read_text("utf-8"))
+        assert (told["score"], told["threshold"]) == (given.score, given.threshold)
+        assert told["shown"] == {
+            "quantity": name,
+            "power": power,
+            "score": pytest.approx(away, rel=1e-4),
+            "threshold": pytest.approx(2 * away),
+        }
+        loaded = Explanation.load(tmp_path / name)
+        assert (loaded.verdict, loaded.summary()) == (given.verdict, given.summary())
+        first = {path.name: path.read_bytes() for path in paths.values()}
+        again = loaded.save(tmp_path / "again" / name)
+        assert first == {path.name: path.read_bytes() for path in again.values()}
+        del told["shown"]  # as in files of before
+        paths["summary"].write_text(json.dumps(told), "utf-8")
+        assert Explanation.load(tmp_path / name).verdict.startswith(f"score {given.score:.3f}")
+        told["shown"] = {"quantity": name}
+        paths["summary"].write_text(json.dumps(told), "utf-8")
+        with pytest.raises(ValueError, match="as shown; they were changed or damaged"):
+            Explanation.load(tmp_path / name)
+    assert "shown" not in explain(PairSimilarity(small_net().eval()), *faces).summary()
 
 
 def test_seeded_by_default_and_settings_complete(pair, faces):
