@@ -219,8 +219,8 @@ def dlib_file() -> Path:
 
 
 def dlib_threshold() -> Threshold:
-    """The published threshold, a distance of 0.6, in units of the score ``"euclidean"``."""
-    return Threshold(-(0.6**2), "distance 0.6, as published with the model")
+    """The published threshold, a distance, as the score ``"euclidean"`` takes it."""
+    return Threshold(0.6, "published with the model")
 
 
 def _load(network: DlibResNet, path: Path) -> None:

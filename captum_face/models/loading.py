@@ -37,7 +37,7 @@ class ModelEntry:
         input_size: Height and width of its images.
         description: One line on what it is.
         ships_weights: Whether ``build(None)`` gives a trained network.
-        read_threshold: Reads the verification threshold that comes with those weights, in units of the score.
+        read_threshold: Reads the verification threshold that comes with those weights, as the score takes it.
         score: Name of the score that its embeddings are made for.
         extra: Name of the package's extra that brings the weights; empty where the package itself does.
     """
@@ -53,7 +53,7 @@ class ModelEntry:
 
     @property
     def threshold(self) -> Threshold | None:
-        """The verification threshold of the weights without a file, in units of the score; None for none."""
+        """The verification threshold of the weights without a file, as the score takes it; None for none."""
         if self.read_threshold is None:
             return None
         found = self.read_threshold()

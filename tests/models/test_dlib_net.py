@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from captum_face.models import DlibResNet, dlib_file, dlib_resnet, load_pair
 from captum_face.models.dlib_net import DLIB_FILE, DLIB_SHA256, _load
+from captum_face.pair.scores import shown
 
 TINY = ((4, 1), (6, 2), (6, 1))
 TINY_SIZE = 54
@@ -404,7 +405,8 @@ def test_the_pair_wrapper_has_the_published_threshold():
     pair = load_pair("dlib")
     assert pair.score.name == "euclidean"
     assert pair.threshold == pytest.approx(-0.36)
-    assert "0.6" in pair.threshold.source
+    assert shown(pair.threshold) == 0.6
+    assert "threshold=distance 0.6," in repr(pair)
     assert not pair.training
     by_file = load_pair("dlib", weights=dlib_file())
     assert by_file.threshold == pair.threshold

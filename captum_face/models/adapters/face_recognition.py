@@ -24,7 +24,7 @@ def from_face_recognition(*, threshold: float | None = None) -> PairSimilarity:
     Images are dlib's chips, 150 x 150. The score is ``"euclidean"``, the negative squared distance.
 
     Args:
-        threshold: The verification threshold in units of the score. None for the ``tolerance`` of
+        threshold: The verification threshold, a distance. None for the ``tolerance`` of
             ``face_recognition.compare_faces``, a distance of 0.6.
 
     Raises:
@@ -38,7 +38,7 @@ def from_face_recognition(*, threshold: float | None = None) -> PairSimilarity:
 
     if threshold is None:
         tolerance = inspect.signature(package.compare_faces).parameters["tolerance"].default
-        threshold = Threshold(-(tolerance**2), f"{with_version('face_recognition')}: distance {tolerance:g}")
+        threshold = Threshold(tolerance, f"tolerance of {with_version('face_recognition')}")
     return PairSimilarity(
         BlackBox(describe, name="face_recognition", input_size=_SIZE),
         score="euclidean",
