@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from captum_face._progress import progress_bar
+from captum_face._runs import Recorder
 from captum_face.attr.spec import MethodSpec
 from captum_face.benchmark._keys import Group, Keys
 from captum_face.benchmark._plan import Plan, device_of, own_seed
 from captum_face.benchmark._prepared import Prepared
-from captum_face.benchmark._records import Recorder
 from captum_face.benchmark.metric import Case, Maps, Metric, Scene
 from captum_face.pair.embedding import read_ahead
 

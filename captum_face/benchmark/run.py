@@ -10,21 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from captum_face._files import write_text
+from captum_face._runs import Recorder, claimed, require_same, write_config
 from captum_face._validation import require_choice, require_generator
 from captum_face.attr.spec import AnyMethod, parse_methods
 from captum_face.benchmark._distribution import gathered, gathered_by_first, process
 from captum_face.benchmark._keys import grouped, make_keys
 from captum_face.benchmark._plan import Plan, make_plan, run_config
-from captum_face.benchmark._records import (
-    Recorder,
-    claimed,
-    finished,
-    merged,
-    read_config,
-    read_records,
-    require_same,
-    write_config,
-)
+from captum_face.benchmark._records import finished, merged, read_config, read_records
 from captum_face.benchmark._report import Pictures, render_report
 from captum_face.benchmark._tables import (
     curve_rows,
@@ -157,7 +149,7 @@ def benchmark(
         before = pair.threshold
         pair.threshold = plan.threshold
         try:
-            with closing(Recorder(folder, rank)) as recorder:
+            with closing(Recorder(folder / f"records-{rank}.jsonl")) as recorder:
                 explain_all(plan, keys, left[rank::world], recorder, show_progress and rank == 0)
         finally:
             pair.threshold = before

@@ -36,7 +36,8 @@ class Template:
     #: The landmarks that a crop is fitted to; None for all of ``points`` that a face has.
     fitted: tuple[str, ...] | None = field(default=None, repr=False)
     #: None for crops that are turned upright by their landmarks. A number for crops along the edges of the
-    #: face's box, as facenet-pytorch makes them: so many pixels of the crop are added around the box.
+    #: box of facenet-pytorch's MTCNN, stretched to the crop's size, as facenet-pytorch makes them: so many
+    #: pixels of the crop are added around the box.
     margin: float | None = None
 
     def __post_init__(self) -> None:
@@ -51,16 +52,22 @@ class Template:
         """The same template in crops ``(height, width)`` of another size; None for its own.
 
         Crops are enlarged by the ratio of their longer sides, as InsightFace does it, and narrower or lower
-        ones are cut alike on both sides.
+        ones are cut alike on both sides; those along a box are stretched.
         """
         if size is None or tuple(size) == self.size:
             return self
         height, width = size
         ratio = max(height, width) / max(self.size)
+        if self.margin is not None:
+            x_ratio, y_ratio = width / self.size[1], height / self.size[0]
+            points = {
+                name: ((x + 0.5) * x_ratio - 0.5, (y + 0.5) * y_ratio - 0.5)
+                for name, (x, y) in self.points.items()
+            }
+            return replace(self, size=(height, width), points=points, margin=self.margin * ratio)
         left, top = (self.size[1] * ratio - width) / 2, (self.size[0] * ratio - height) / 2
         points = {name: (x * ratio - left, y * ratio - top) for name, (x, y) in self.points.items()}
-        margin = None if self.margin is None else self.margin * ratio
-        return replace(self, size=(height, width), points=points, margin=margin)
+        return replace(self, size=(height, width), points=points)
 
     @property
     def eye_distance(self) -> float:
@@ -95,13 +102,14 @@ _DLIB_FACE = {
 }
 _PADDING, _CHIP = 0.25, 150
 
-#: About where MTCNN's boxes have the five points.
+#: The five points of facenet-pytorch's MTCNN in its own boxes, drawn to 160 x 160 pixels: medians over 226
+#: faces of photos and LFW crops, of both sides of the face (docs/studies/photos.py prints them).
 _FACENET = {
-    "left_eye": (50.0, 62.0),
-    "right_eye": (110.0, 62.0),
-    "nose": (80.0, 97.0),
-    "mouth_left": (55.0, 125.0),
-    "mouth_right": (105.0, 125.0),
+    "left_eye": (42.0, 61.9),
+    "right_eye": (117.0, 61.9),
+    "nose": (79.5, 92.7),
+    "mouth_left": (45.8, 119.4),
+    "mouth_right": (113.2, 119.4),
 }
 
 #: The templates that are known by name.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -269,11 +269,32 @@ def align_face(
 def no_face(photo: Photo, detector: Detector) -> NoFaceError:
     """The error on a photo without a face, which says what was tried and what to do."""
     how = detector.tried(photo) if hasattr(detector, "tried") else f"{type(detector).__name__} found none"
-    return NoFaceError(
-        f"expected a face in {photo.name}, found none: {how}. Turn the photo upright, crop it around the "
-        "face or take a larger one; give landmarks of your own (LandmarkFile, on the command line --detector "
-        "FILE.csv); or, if the image is a crop that is aligned already, say align='never' (--align never)"
+    turned = [
+        way
+        for quarters, way in enumerate(_TURNS, start=1)
+        if _finds(detector, replace(photo, pixels=np.rot90(photo.pixels, quarters).copy()))
+    ]
+    advice = (
+        f"There is one with the photo turned by {' or '.join(turned)}: turn it so"
+        if turned
+        else "Turn the photo upright, crop it around the face or take a larger one"
     )
+    return NoFaceError(
+        f"expected a face in {photo.name}, found none: {how}. {advice}, or give landmarks of your own "
+        "(LandmarkFile, on the command line --detector FILE.csv). If the image is a crop that is aligned "
+        "already, say align='never' (--align never)"
+    )
+
+
+#: A photo turned by one, two and three quarters, as ``numpy.rot90`` does.
+_TURNS = ("90 degrees anticlockwise", "180 degrees", "90 degrees clockwise")
+
+
+def _finds(detector: Detector, photo: Photo) -> bool:
+    try:
+        return len(detector.find(photo)) > 0
+    except ValueError:  # such as a file of landmarks for photos of another size
+        return False
 
 
 def _crop(faces: Sequence[Face], index: int, template: Template, asked: bool) -> PhotoCrop:

@@ -33,6 +33,9 @@ class Face:
     confidence: float | None = None  #: in the detector's own units, higher is surer; None if it has none
     #: The 68 points of the iBUG annotation ``(68, 2)``; None if the detector does not know them.
     outline: NDArray[np.float64] | None = field(default=None)
+    #: Whether the box is of facenet-pytorch's MTCNN, along which the template ``"facenet"`` cuts. For other
+    #: faces that box is estimated from the landmarks.
+    mtcnn: bool = field(default=False)
 
     def __repr__(self) -> str:
         box = ", ".join(f"{value:.0f}" for value in self.box)
@@ -83,9 +86,9 @@ class Face:
 
 
 def _box_transform(face: Face, template: Template) -> NDArray[np.float64]:
-    """facenet-pytorch's crop: the face's box with a margin, cut at the photo's border, not turned."""
+    """facenet-pytorch's crop: MTCNN's box with a margin, cut at the photo's border, not turned."""
     height, width = template.size
-    left, top, right, bottom = face.box
+    left, top, right, bottom = face.box if face.mtcnn else _mtcnn_box(face.landmarks, template)
     margin = template.margin or 0.0
     wider = [margin * (right - left) / (width - margin), margin * (bottom - top) / (height - margin)]
     tall, wide = face.photo.size
@@ -94,3 +97,31 @@ def _box_transform(face: Face, template: Template) -> NDArray[np.float64]:
     x, y = width / (right - left), height / (bottom - top)
     # From edges of pixels to their centres, as resizing counts them.
     return np.array([[x, 0, (0.5 - left) * x - 0.5], [0, y, (0.5 - top) * y - 0.5]])
+
+
+def _mtcnn_box(
+    landmarks: Mapping[str, tuple[float, float]], template: Template
+) -> tuple[float, float, float, float]:
+    """Where MTCNN's box would be, from eyes, nose and mouth.
+
+    Its size is that in which eyes and mouth are as far apart as the template says. Its middle moves away
+    from the nose where a face is turned to the side, as the box reaches to the ear that is seen.
+    """
+    margin = template.margin or 0.0
+    inner = np.array(template.size[::-1], float) - margin
+    known = (np.array([template.points[name] for name in FIVE_POINTS]) + 0.5 - margin / 2) / inner
+    known *= (_MTCNN_ASPECT, 1)  # of a box of height 1
+    points = np.array([landmarks[name] for name in FIVE_POINTS]) + 0.5
+    around = [i for i, name in enumerate(FIVE_POINTS) if name != "nose"]
+    middle, known_middle = points[around].mean(0), known[around].mean(0)
+    high = np.linalg.norm(points[around] - middle) / np.linalg.norm(known[around] - known_middle)
+    if not high > 0:
+        raise ValueError("expected landmarks at different places, got all of them on one spot")
+    nose = points[FIVE_POINTS.index("nose"), 0] - middle[0]
+    left, top = middle - (_MTCNN_AWAY * nose, 0) - high * known_middle
+    return float(left), float(top), float(left + high * _MTCNN_ASPECT), float(top + high)
+
+
+#: Width by height of MTCNN's boxes, and how far their middle lies from that of eyes and mouth, in what the
+#: nose lies to the other side of it: the median, and the slope, over the faces of the template.
+_MTCNN_ASPECT, _MTCNN_AWAY = 0.743, 1.2

@@ -14,9 +14,10 @@ from PIL import Image
 from torch import nn
 
 from captum_face import PairSaliency, PairSimilarity
+from captum_face._runs import claimed
 from captum_face.benchmark import METRICS, Measured, Metric, _plan, benchmark
 from captum_face.benchmark._keys import Keys
-from captum_face.benchmark._records import claimed, merged, read_records
+from captum_face.benchmark._records import merged, read_records
 from captum_face.data import FacePairs, read_csv
 
 RUN = {"methods": ["saliency"], "metrics": ["deletion_swap"], "threshold": 0.9}

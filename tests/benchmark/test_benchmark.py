@@ -17,12 +17,13 @@ from torch import nn
 from torchvision.utils import save_image
 
 from captum_face import FGGB, METHODS, EachSide, PairSimilarity
+from captum_face._runs import Recorder
 from captum_face.attr import method, on_sides
 from captum_face.attr.spec import parse_methods
 from captum_face.benchmark import METRICS, PROTOCOLS, benchmark
 from captum_face.benchmark import run as run_module
 from captum_face.benchmark._plan import own_seed
-from captum_face.benchmark._records import Recorder, read_records
+from captum_face.benchmark._records import read_records
 from captum_face.benchmark._tables import metric_rows, subsets
 from captum_face.data import read_csv, render_faces, synthetic_pairs
 from captum_face.engines.cohort import People, choose_cohort

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import nn
 
 from captum_face import PairSaliency, PairSimilarity
+from captum_face._runs import Recorder
 from captum_face.attr import on_sides
 from captum_face.benchmark import Measured, Metric, benchmark
 from captum_face.benchmark import run as run_module
 from captum_face.benchmark._keys import grouped
-from captum_face.benchmark._records import Recorder
 from captum_face.data import FacePairs, read_csv
 from captum_face.engines.cohort import People, choose_cohort
 

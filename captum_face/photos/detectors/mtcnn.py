@@ -56,7 +56,7 @@ class MTCNNDetector:
         for box, score, five in zip(boxes, scores, points, strict=True):
             left, top, right, bottom = (float(edge) / scale for edge in box)
             five = five_points(unscaled(np.asarray(five, float), scale))
-            faces.append(Face(photo, (left, top, right, bottom), five, float(score)))
+            faces.append(Face(photo, (left, top, right, bottom), five, float(score), mtcnn=True))
         return faces
 
     def tried(self, photo: Photo) -> str:
