@@ -25,6 +25,7 @@ from captum_face.attr.spec import MethodSpec
 from captum_face.data import FacePairs, read_bin, read_pairs, synthetic_pairs
 from captum_face.models import MODELS
 from captum_face.pair.passes import batches_of, require_batch_size
+from captum_face.pair.preprocessing import PRESETS
 from captum_face.pair.scores import Threshold, distance_of_summary, threshold_source
 from captum_face.pair.similarity import PRECISIONS, PairSimilarity
 from captum_face.results._saving import file_name
@@ -99,11 +100,11 @@ def model_options(command: Command) -> Command:
         click.option(
             "--weights",
             type=click.Path(path_type=Path),
-            help="Weights of a named model: .pt, .pth or .safetensors.",
+            help="Weights of a named model: .pt, .pth or .safetensors; .dat for dlib.",
         ),
         click.option(
             "--preprocess",
-            help="arcface, adaface, magface, facenet, imagenet or none.  [default: the model's own]",
+            help=f"{', '.join(PRESETS)} or none.  [default: the model's own]",
         ),
     )
     for option in reversed(options):
@@ -237,7 +238,7 @@ cohort_option = click.option(
 score_option = click.option(
     "--score",
     help="How embeddings are compared: cosine, dot, euclidean, or the name of an installed plug-in's score.  "
-    "[default: cosine]",
+    "[default: the model's own, cosine for most]",
 )
 
 alignment_option = click.option(
