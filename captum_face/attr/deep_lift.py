@@ -73,7 +73,8 @@ class PairDeepLift(_EachSide):
     At a maximum over windows, which may overlap, it holds for the place of the larger maximum of the two,
     and the cosine's normalisation has a rule of the same kind (ours): with :math:`n = |f|^2`, the change of
     :math:`f \cdot n^{-1/2}` is shared as that of a product, and :math:`\Delta n^{-1/2} / \Delta n` is the
-    multiplier of the length. Without it the map would not sum to anything.
+    multiplier of the length. The multiplier of the score is the mean of its gradients at image and baseline,
+    which is exact for squared distances. Without these two the map would not sum to anything.
     """
 
     @on_sides
@@ -88,9 +89,9 @@ class PairDeepLift(_EachSide):
                 or N images, or a tuple of two of these for the two sides.
 
         Returns:
-            ``(attr_a, attr_b)`` in units of score. Under the cosine and the inner product each sums to
-            the score less the baseline's score against the partner, unless the model has activations
-            that are no modules. Deterministic.
+            ``(attr_a, attr_b)`` in units of score. Under the scores of this package each sums to the
+            score less the baseline's score against the partner, unless the model has activations that
+            are no modules. Deterministic.
 
         Cost: for each image and partner one forward and one backward pass of two images, and a forward
         pass for the partner.
@@ -103,7 +104,9 @@ class PairDeepLift(_EachSide):
         """
         _require_rules(sides.pair)
         return self._on_each_side(
-            sides, lambda score: _DeepLift(NormalisedBy(score, _RescaledUnit.apply)), {"baselines": baselines}
+            sides,
+            lambda score: _DeepLift(NormalisedBy(score, _RescaledUnit.apply, _MeanGradient.apply)),
+            {"baselines": baselines},
         )
 
 
@@ -129,7 +132,7 @@ class _DeepLift(captum.attr.DeepLift):
                 f"the map of DeepLIFT sums to {total:.3g}, the difference of scores is {difference:.3g}: "
                 f"some of the model{named} has no rule and was passed by plain gradients, such as "
                 "activations that are called as functions (F.relu) or hidden by TorchScript and are not "
-                "modules, or a score of squared distances",
+                "modules, or a score of more than squares of embeddings",
                 UserWarning,
                 stacklevel=2,
             )
@@ -229,6 +232,21 @@ class _RescaledUnit(torch.autograd.Function):
         secant = -inverse.prod().square() / inverse.sum()
         through_length = (gradient * embeddings.mean(0)).sum(1, keepdim=True) * secant * embeddings.sum(0)
         return inverse.mean() * gradient + through_length
+
+
+class _MeanGradient(torch.autograd.Function):
+    """Embeddings of an image and its baseline, with the mean of both gradients as the gradient of each.
+
+    It is the multiplier of any score that is linear or quadratic in what it compares.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor) -> Tensor:
+        return embeddings.view_as(embeddings)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.mean(0, keepdim=True).expand_as(gradient)
 
 
 def _slope(module: nn.Module, x: Tensor) -> Tensor:

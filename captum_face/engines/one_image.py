@@ -102,19 +102,26 @@ class _OneImage(AgainstReference):
 class NormalisedBy(nn.Module):
     """The score against a reference, with a way of its own to normalise the image's embedding.
 
-    Scores that do not normalise (:attr:`Score.normalises <captum_face.pair.scores.Score.normalises>`) stay as
-    they are.
+    Scores that do not normalise (:attr:`Score.normalises <captum_face.pair.scores.Score.normalises>`) take
+    embeddings as they are.
 
     Args:
         against: From :func:`score_of_one_image` with a :class:`~captum_face.PairSimilarity`.
         rule: From embeddings ``(N, D)`` to the same scaled to length 1.
+        compared: The identity, with a way back of its own, for what is compared then.
     """
 
-    def __init__(self, against: Callable[[Tensor], Tensor], rule: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        against: Callable[[Tensor], Tensor],
+        rule: Callable[[Tensor], Tensor],
+        compared: Callable[[Tensor], Tensor] = nn.Identity(),
+    ) -> None:
         super().__init__()
         assert isinstance(against, _OneImage)
         self.against = against
         self.rule = rule
+        self.compared = compared
         self.applies = self._applies()
 
     def _applies(self) -> bool:
@@ -135,12 +142,12 @@ class NormalisedBy(nn.Module):
         return False
 
     def forward(self, images: Tensor) -> Tensor:
+        score, reference = self.against.pair.score, self.against.reference
+        own = self.against.embed(images)
         if not self.applies:
-            return self.against(images)
-        pair = self.against.pair
-        own = self.rule(self.against.embed(images))
-        reference = pair.score.normalise(self.against.reference)
-        return pair.score.compare(*self.against.ordered(own, reference)).sum(-1)
+            return score(*self.against.ordered(self.compared(own), reference))
+        ends = self.against.ordered(self.compared(self.rule(own)), score.normalise(reference))
+        return score.compare(*ends).sum(-1)
 
 
 def score_of_one_image(side: Side) -> Callable[[Tensor], Tensor]:

@@ -90,7 +90,7 @@ def test_deep_lift_equals_captums_on_relus_under_the_inner_product(images):
             torch.testing.assert_close(got[i][row, None], want.detach())
 
 
-@pytest.mark.parametrize("score", ["cosine", "dot"])
+@pytest.mark.parametrize("score", ["cosine", "dot", "euclidean"])
 @pytest.mark.parametrize("activation", [a for a in ELEMENTWISE if a is not nn.RReLU])
 def test_deep_lift_is_complete_for_every_activation(images, activation, score):
     pair = PairSimilarity(relu_net(activation).double(), score=score)
