@@ -55,6 +55,15 @@ def real_images(shared: Path) -> tuple[Tensor, Tensor]:
     return next(sides), next(sides)
 
 
+@pytest.fixture(scope="session")
+def chips(shared: Path) -> Tensor:
+    """Faces of three photos as chips for dlib's network, ``(3, 3, 150, 150)``: the last is another person."""
+    from captum_face.photos import find_faces
+
+    photos = ("one_a.jpg", "one_b.jpg", "other.jpg")
+    return torch.cat([find_faces(shared / "photos" / name)[0].crop("dlib", (150, 150)) for name in photos])
+
+
 def small_decoder() -> FaceDecoder:
     """A seeded decoder, not trained, that fits :func:`small_net` and the fixture ``images``."""
     with torch.random.fork_rng():

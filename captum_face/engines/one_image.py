@@ -108,20 +108,20 @@ class NormalisedBy(nn.Module):
     Args:
         against: From :func:`score_of_one_image` with a :class:`~captum_face.PairSimilarity`.
         rule: From embeddings ``(N, D)`` to the same scaled to length 1.
-        compared: The identity, with a way back of its own, for what is compared then.
+        compared: The identity with a way back of its own, for what is compared then; None for the usual one.
     """
 
     def __init__(
         self,
         against: Callable[[Tensor], Tensor],
         rule: Callable[[Tensor], Tensor],
-        compared: Callable[[Tensor], Tensor] = nn.Identity(),
+        compared: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         assert isinstance(against, _OneImage)
         self.against = against
         self.rule = rule
-        self.compared = compared
+        self.compared = compared or nn.Identity()
         self.applies = self._applies()
 
     def _applies(self) -> bool:
