@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -382,7 +383,7 @@ def face_recognition(monkeypatch):
 
 
 def test_face_recognition_decides_as_compare_faces_does(face_recognition):
-    pair, images = from_face_recognition(), grid(6, 150, 150)
+    pair, images = from_face_recognition(gradients=False), grid(6, 150, 150)
     images[1:] = images[:1] * torch.linspace(1, 0.2, 5).reshape(-1, 1, 1, 1)
     with torch.no_grad():
         expected = face_recognition.net((images * 255).round() / 255)
@@ -418,14 +419,24 @@ def test_the_package_face_recognition_itself(shared):
     package = pytest.importorskip("face_recognition", reason="face_recognition is not installed")
     import dlib
 
-    pair = from_face_recognition()
+    assert inspect.signature(package.compare_faces).parameters["tolerance"].default == 0.6
+    white, black = from_face_recognition(), from_face_recognition(gradients=False)
     photo = package.load_image_file(shared / "photos" / "one_a.jpg")
     (place,) = package.face_locations(photo)
     (expected,) = package.face_encodings(photo, [place])
     points = package.api.pose_predictor_5_point(photo, package.api._css_to_rect(place))
     chip = dlib.get_face_chip(photo, points, size=150, padding=0.25)
-    got = pair.embed(torch.from_numpy(np.array(chip)).permute(2, 0, 1)[None] / 255)[0].numpy()
-    np.testing.assert_allclose(got, expected, atol=1e-6)
+    given = torch.from_numpy(np.array(chip)).permute(2, 0, 1)[None] / 255
+    for pair, tolerance in ((white, 1e-4), (black, 1e-6)):
+        with torch.no_grad():
+            np.testing.assert_allclose(pair.embed(given)[0], expected, atol=tolerance)
+        assert (pair.alignment, pair.image_size, pair.score.name) == ("dlib", (150, 150), "euclidean")
+
+
+def test_face_recognition_with_another_network_is_refused(face_recognition):
+    pytest.importorskip("dlib", reason="needs the extra photos")
+    with pytest.raises(ValueError, match=r"shape \(2, 7\) as face_recognition gives them, got \(2, 128\)"):
+        from_face_recognition()
 
 
 # --- facenet-pytorch and AdaFace
