@@ -8,13 +8,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from captum_face.models.adapters.black_box import (
-    BlackBox,
-    Pixels,
-    as_embeddings,
-    require_same_embeddings,
-    with_version,
-)
+from captum_face.models.adapters._pixels import Pixels, as_embeddings
+from captum_face.models.adapters._white_box import require_same_embeddings, with_version
+from captum_face.models.adapters.black_box import BlackBox
 from captum_face.pair.preprocessing import Normalize
 from captum_face.pair.scores import Threshold
 from captum_face.pair.similarity import PairSimilarity

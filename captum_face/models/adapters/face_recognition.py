@@ -6,12 +6,9 @@ import importlib
 import inspect
 from typing import Any
 
-from captum_face.models.adapters.black_box import (
-    BlackBox,
-    Pixels,
-    require_same_embeddings,
-    with_version,
-)
+from captum_face.models.adapters._pixels import Pixels
+from captum_face.models.adapters._white_box import require_same_embeddings, with_version
+from captum_face.models.adapters.black_box import BlackBox
 from captum_face.models.dlib_net import dlib_resnet
 from captum_face.pair.scores import Threshold
 from captum_face.pair.similarity import PairSimilarity

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from captum_face.models.adapters.black_box import BlackBox, Pixels, require_same_embeddings
+from captum_face.models.adapters._pixels import Pixels
+from captum_face.models.adapters._white_box import require_same_embeddings
+from captum_face.models.adapters.black_box import BlackBox
 from captum_face.models.onnx import load_onnx
 from captum_face.pair.preprocessing import Normalize
 from captum_face.pair.similarity import PairSimilarity

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_face._validation import require_positive, require_positive_int
-from captum_face.models.adapters.black_box import Pixels, as_embeddings, as_pixels
+from captum_face.models.adapters._pixels import Pixels, as_embeddings, as_pixels
 
 __all__ = ["RemoteEmbedding", "RemoteScore", "RequestsUsedUp", "ServiceError"]
 
