@@ -94,7 +94,7 @@ def run_config(pair: PairSimilarity, seed: int, model_name: str | None) -> dict[
         "format": FORMAT,
         "versions": versions(),
         "model": {
-            "name": model_name or type(pair.embedding_model).__name__,
+            "name": model_name or pair.model_name,
             "weights": _digest(pair),
             "score": pair.score.name,
             "precision": pair.precision,

@@ -201,6 +201,13 @@ class PairSimilarity(nn.Module):
     def threshold(self, value: float | None) -> None:
         self._threshold = None if value is None else self.score.given(value)
 
+    @property
+    def model_name(self) -> str:
+        """What results call the model: its class, with the name that it gives itself, as services do."""
+        own = getattr(self.embedding_model, "name", None)
+        kind = type(self.embedding_model).__name__
+        return f"{kind} ({own})" if isinstance(own, str) else kind
+
     def needed_threshold(self) -> Threshold:
         """The threshold, for what cannot do without.
 

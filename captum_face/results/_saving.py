@@ -124,7 +124,7 @@ def settings(
         "alignment": pair.alignment,
         "preprocess": describe(pair.preprocess),
         "preprocess_guessed": getattr(pair, "preset_guess", None),
-        "embedding_model": type(pair.embedding_model).__name__,
+        "embedding_model": pair.model_name,
         "image_size": list(image.shape[-2:]),
         "remarks": remarks,
     }

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from captum_face import FGGB, METHODS, CorrRISE, PairSimilarity
+from captum_face import FGGB, METHODS, CorrRISE, PairSimilarity, explain
+from captum_face.benchmark._plan import run_config
 from captum_face.models import (
     BlackBox,
     from_adaface,
@@ -75,6 +76,17 @@ def test_black_boxes_take_images_of_their_size():
     assert box(grid(1, 8, 6)).shape == (1, 3)
     with pytest.raises(ValueError, match=r"shape \(N, 3, 8, 6\), got \(1, 3, 6, 8\); align and crop"):
         box(grid(1, 6, 8))
+
+
+def test_results_say_which_black_box_it_was():
+    """And a benchmark does not take one for another, though neither has weights to tell them apart."""
+    boxes = [PairSimilarity(BlackBox(in_numpy(small_net().eval()), name=name)) for name in ("a 1.0", "a 2.0")]
+    assert [pair.model_name for pair in boxes] == ["BlackBox (a 1.0)", "BlackBox (a 2.0)"]
+    first, second = (run_config(pair, 0, None)["model"] for pair in boxes)
+    assert first != second
+    assert PairSimilarity(small_net()).model_name == "SmallNet"
+    summary = explain(boxes[0], grid(1, 18, 14), grid(1, 18, 14, seed=1), "corrrise:n_masks=4").summary()
+    assert summary["protocol"]["embedding_model"] == "BlackBox (a 1.0)"
 
 
 def in_numpy(net):
@@ -435,7 +447,7 @@ def test_the_package_face_recognition_itself(shared):
 
 def test_face_recognition_with_another_network_is_refused(face_recognition):
     pytest.importorskip("dlib", reason="needs the extra photos")
-    with pytest.raises(ValueError, match=r"shape \(2, 7\) as face_recognition gives them, got \(2, 128\)"):
+    with pytest.raises(ValueError, match=r"shape \(2, 7\) as face_recognition .*gives them, got \(2, 128\)"):
         from_face_recognition()
 
 

@@ -20,7 +20,8 @@ class BlackBox:
 
     Args:
         call: From a list of N uint8 arrays ``(H, W, 3)`` to N embeddings: an array ``(N, D)`` or a list.
-        name: What messages call it.
+        name: What messages and results call it, with the version: a benchmark takes black boxes of one name
+            for the same.
         channels: Order of the colours that ``call`` takes, ``"rgb"`` or ``"bgr"`` (OpenCV).
         input_size: Height and width of its images; None for any.
 

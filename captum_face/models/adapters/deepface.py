@@ -78,7 +78,7 @@ def from_deepface(
         return [faces[0]["embedding"] for faces in represent(images)]
 
     call = together if _takes_lists(together, one_by_one, (height, width)) else one_by_one
-    name = f"DeepFace's {model_name}"
+    name = f"{model_name} of {with_version('deepface')}, normalization {normalization}"
     black_box = BlackBox(call, name=name, channels="bgr", input_size=(height, width))
     alignment = _TEMPLATES.get(model_name, "facenet")
     published = _threshold(model_name) if threshold is None else threshold

@@ -47,7 +47,7 @@ def from_face_recognition(*, threshold: float | None = None, gradients: bool = T
     if threshold is None:
         tolerance = inspect.signature(package.compare_faces).parameters["tolerance"].default
         threshold = Threshold(tolerance, f"tolerance of {with_version('face_recognition')}")
-    black_box = BlackBox(describe, name="face_recognition", input_size=_SIZE)
+    black_box = BlackBox(describe, name=with_version("face_recognition"), input_size=_SIZE)
     if not gradients:
         return PairSimilarity(black_box, score="euclidean", threshold=threshold, alignment="dlib")
     pair = PairSimilarity(dlib_resnet(), score="euclidean", threshold=threshold, preprocess="dlib")

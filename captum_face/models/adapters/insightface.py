@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,12 @@ def from_insightface(model: Any, *, threshold: float | None = None, gradients: b
         return model.get_feat(images)
 
     batch = model.input_shape[0]
-    black_box = BlackBox(get_feat, name="get_feat of InsightFace", channels="bgr", input_size=(height, width))
+    black_box = BlackBox(
+        get_feat,
+        name=f"get_feat of {Path(model.model_file).name}",
+        channels="bgr",
+        input_size=(height, width),
+    )
     limit = batch if isinstance(batch, int) else None
     if not gradients:
         return PairSimilarity(black_box, threshold=threshold, max_batch_size=limit, alignment="arcface")

@@ -190,7 +190,8 @@ class RemoteEmbedding(_Service):
         call: Your request: from a list of at most ``batch_size`` uint8 RGB arrays ``(H, W, 3)`` to one
             embedding for each, an array ``(N, D)`` or a list. It raises where the service fails. The images
             are aligned crops, so the service must not look for a face in them.
-        name: The service with its version. Answers are remembered under it.
+        name: The service with its version. Answers are remembered under it, and a benchmark takes services of
+            one name for the same.
         batch_size: Images in one request, and so in one pass of methods that are not told otherwise.
         retries: How often a request that raised is tried again. Mistakes of the function itself (TypeError,
             NameError, AttributeError, ImportError) are not, and wrong answers are not.
