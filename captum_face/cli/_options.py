@@ -38,6 +38,7 @@ from captum_face.results.explanation import prepared_method
 
 __all__ = [
     "METHOD",
+    "align_option",
     "alignment_option",
     "check_file_names",
     "check_methods",
@@ -47,6 +48,7 @@ __all__ = [
     "detector_option",
     "device_option",
     "ending_option",
+    "face_option",
     "format_option",
     "max_megapixels_option",
     "model_options",
@@ -323,24 +325,28 @@ class _FaceChoice(click.ParamType):
 
 _FACE = _FaceChoice()
 
+align_option = click.option(
+    "--align",
+    type=click.Choice(ALIGN),
+    default="auto",
+    show_default=True,
+    help="Find the face and cut it out as the model expects: in images that are not of the model's size, in "
+    "all, or in none.",
+)
+
+face_option = click.option(
+    "--face",
+    type=_FACE,
+    help="Which face of a photo that shows several: its number from 0 by size, or a point X,Y near it.  "
+    "[default: the largest]",
+)
+
 
 def photo_options(command: Command) -> Command:
     """The options on photos: those of ``explain``, with ``max_megapixels`` for its ``max_pixels``."""
     options = (
-        click.option(
-            "--align",
-            type=click.Choice(ALIGN),
-            default="auto",
-            show_default=True,
-            help="Find the face and cut it out as the model expects: in images that are not of the model's "
-            "size, in all, or in none.",
-        ),
-        click.option(
-            "--face",
-            type=_FACE,
-            help="Which face of a photo that shows several: its number from 0 by size, or a point X,Y near "
-            "it.  [default: the largest]",
-        ),
+        align_option,
+        face_option,
         click.option("--face-a", type=_FACE, help="The same for IMAGE_A alone."),
         click.option("--face-b", type=_FACE, help="The same for IMAGE_B alone."),
         detector_option,

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from captum_face.attr.spec import MethodSpec
 from captum_face.cli._options import (
     METHOD,
+    align_option,
     alignment_option,
     check_file_names,
     check_methods,
     cohort_option,
     complete_methods,
+    detector_option,
+    face_option,
     format_option,
+    max_megapixels_option,
     model_options,
     output_folder_option,
     progress_option,
@@ -30,10 +35,13 @@ from captum_face.cli._options import (
     with_cohort,
     writable,
 )
-from captum_face.data.images import load_image
+from captum_face.data.images import require_file
 from captum_face.models import load_pair
 from captum_face.pair.embedding import device_of
 from captum_face.pair.scores import decision_word, shown
+from captum_face.photos.crops import load_crop
+from captum_face.photos.detectors import resolve_detector
+from captum_face.photos.finding import FaceChoice
 from captum_face.results.identification import identify as identify_probe
 
 __all__ = ["identify"]
@@ -43,6 +51,10 @@ __all__ = ["identify"]
 @click.argument("probe", type=click.Path(path_type=Path))
 @click.argument("gallery", metavar="GALLERY_DIR", type=click.Path(path_type=Path))
 @model_options
+@align_option
+@face_option
+@detector_option
+@max_megapixels_option
 @alignment_option
 @score_option
 @threshold_option()
@@ -67,6 +79,10 @@ def identify(
     model: str,
     weights: Path | None,
     preprocess: str | None,
+    align: str,
+    face: FaceChoice,
+    detector: str | None,
+    max_megapixels: float,
     alignment: str | None,
     score: str | None,
     threshold: float | None,
@@ -82,8 +98,10 @@ def identify(
 
     The figure (.png), the maps (.npz), a summary (.json) and the whole ranking (.csv) are written; their
     names begin with the probe's. Images below GALLERY_DIR that cannot be read are left out, and so is the
-    probe's own file. All images must be aligned as the model expects, and of one size; nothing is cropped or
-    resized.
+    probe's own file.
+
+    Images of the model's size are taken as aligned crops. In all others the face is found and cut out as
+    the model expects; photos without a face are left out.
     """
     (spec,) = with_cohort([MethodSpec.of(method)], cohort)
     refuse_thresholds([spec])
@@ -93,6 +111,8 @@ def identify(
             f"expected an output folder outside the gallery, got {output} in {gallery}: its figure would be "
             "searched the next time; choose another --output"
         )
+    require_file(probe)
+    finder = None if detector is None else resolve_detector(detector)
     pair = ready(
         load_pair(
             model,
@@ -103,10 +123,18 @@ def identify(
             alignment=alignment,
         )
     )
-    image = load_image(probe).to(device_of(pair))
+    photos: dict[str, Any] = {
+        "align": align,
+        "face": face,
+        "detector": finder,
+        "max_pixels": round(max_megapixels * 1e6),
+    }
+    image, _ = load_crop(probe, pair.template, pair.image_size, device=device_of(pair), **photos)
     check_methods([spec], pair, (image, image))
     writable(output)
-    found = identify_probe(pair, probe, gallery, spec, top_k=top_k, both=both, **progress_option(spec))
+    found = identify_probe(
+        pair, probe, gallery, spec, top_k=top_k, both=both, **photos, **progress_option(spec)
+    )
     files = {"model": model, "weights": weights, "probe": probe, "gallery": gallery}
     found.settings.update({key: str(value) if value else None for key, value in files.items()})
     paths = found.save(output, format=figure_format, sigma=sigma)

@@ -22,7 +22,7 @@ from captum_face.photos.finding import FaceChoice, NoFaceError, choose_face, fin
 from captum_face.photos.photo import Photo, load_photo
 from captum_face.photos.warping import apply, fit, inverted, require_extra, warp
 
-__all__ = ["ALIGN", "PhotoCrop", "PhotoView", "align_face", "load_crop", "realign"]
+__all__ = ["ALIGN", "PhotoCrop", "PhotoView", "align_face", "is_aligned", "load_crop", "realign"]
 
 #: When images are aligned: those that are no crops of the model's size, all, or none.
 ALIGN = ("auto", "always", "never")
@@ -375,8 +375,7 @@ def load_crop(
             "expected a model whose alignment is known with align='always', got none: give "
             "PairSimilarity(alignment=...), a name of captum_face.photos.TEMPLATES or a Template"
         )
-    wanted = align == "always" or (align == "auto" and _is_photo(image, template, size))
-    if template is None or not wanted:
+    if template is None or not is_aligned(image, template, size, align):
         if face is not None:
             raise ValueError(
                 f"expected face={face!r} with a photo that is aligned, got an image that is taken as it is; "
@@ -424,8 +423,12 @@ def _given(
     return image.image.to(device), image
 
 
-def _is_photo(image: AnyImage | Photo, template: Template | None, size: tuple[int, int] | None) -> bool:
-    """Whether an image is taken for a photo: it is no crop of the model's size."""
+def is_aligned(
+    image: AnyImage | Photo, template: Template | None, size: tuple[int, int] | None, align: str
+) -> bool:
+    """Whether :func:`load_crop` looks for a face in an image; arguments are its own."""
+    if align != "auto":
+        return align == "always"
     if template is None or size is None or isinstance(image, Tensor):
         return False
     if isinstance(image, Photo):

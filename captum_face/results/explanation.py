@@ -416,7 +416,7 @@ def explain(
         attributions=(attr_a, attr_b),
         settings=settings(pair, spec, options, images[0], found.remarks)
         | {"details": {name: values[0].tolist() for name, values in found.details.items()}},
-        names=names or (_name(image_a, "image A"), _name(image_b, "image B")),
+        names=names or (name_of(image_a, "image A"), name_of(image_b, "image B")),
         crops=(found_crops[0][1], found_crops[1][1]),
         regions=(region_shares(attr_a), region_shares(attr_b)) if aligned else None,
         checks=checks,
@@ -499,7 +499,8 @@ def load_crops(
     return loaded
 
 
-def _name(image: object, default: str) -> str:
+def name_of(image: object, default: str) -> str:
+    """What figures call an image."""
     if isinstance(image, (str, Path)):
         return printable(Path(image).name)
     photo = image.photo if isinstance(image, Face) else image

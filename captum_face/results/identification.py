@@ -30,9 +30,14 @@ from captum_face.pair.passes import BatchSize, require_batch_size
 from captum_face.pair.scores import Distance, decision_text, shown, shown_summary, threshold_source
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.pair.speed import accelerated, images_per_pass
+from captum_face.photos.crops import PhotoCrop, is_aligned, load_crop
+from captum_face.photos.detectors import Detector
+from captum_face.photos.faces import Face
+from captum_face.photos.finding import FaceChoice
+from captum_face.photos.photo import Photo
 from captum_face.results._loading import Saved, as_image, read_saved
 from captum_face.results._saving import ENDINGS, FORMATS, file_name, label_of, save_result, settings, versions
-from captum_face.results.explanation import prepared_method, threshold_of
+from captum_face.results.explanation import name_of, prepared_method, threshold_of
 from captum_face.results.gallery import attribute_gallery, select_baselines
 
 __all__ = ["Identification", "Match", "identify"]
@@ -274,7 +279,7 @@ def _read_ranking(saved: Saved) -> list[tuple[str, float]]:
 
 def identify(
     pair: PairSimilarity,
-    probe: AnyImage,
+    probe: AnyImage | Photo | Face | PhotoCrop,
     gallery: str | Path | Sequence[str | Path] | Sequence[np.ndarray] | np.ndarray | Tensor,
     method: AnyMethod = "corrrise",
     *,
@@ -283,6 +288,10 @@ def identify(
     both: bool = False,
     names: Sequence[str] | None = None,
     batch_size: BatchSize = None,
+    align: str = "auto",
+    face: FaceChoice = None,
+    detector: Detector | None = None,
+    max_pixels: int | None = None,
     **options: Any,
 ) -> Identification:
     """Searches a gallery for a probe and explains the best matches.
@@ -305,6 +314,11 @@ def identify(
         names: Of the images of a gallery of tensors or arrays; None for their numbers.
         batch_size: Gallery images in one forward pass; None for what suits the device, ``"auto"`` for what
             is measured to be cheapest. Half as many from where memory runs out.
+        align: As for :func:`~captum_face.explain`, for the probe and for files of the gallery, of which the
+            largest face is searched; a photo without a face is left out.
+        face: Which face of a probe that is a photo: as for :func:`~captum_face.explain`.
+        detector: As for :func:`~captum_face.explain`.
+        max_pixels: The same.
         options: Options of the method's ``attribute``. Methods with a ``seed`` get 0 unless told otherwise.
             ``show_progress`` also shows a bar over the gallery.
 
@@ -333,11 +347,23 @@ def identify(
     spec, attribution, options = prepared_method(pair, method, options)
     require_positive_int(top_k, "top_k")
     require_batch_size(batch_size, "batch_size")
-    image = require_images(single_image(probe, channels, device_of(pair)), "probe")
+    read_crop = partial(
+        load_crop,
+        template=pair.template,
+        size=pair.image_size,
+        align=align,
+        detector=detector,
+        max_pixels=max_pixels,
+    )
+    image, crop = read_crop(probe, face=face, channels=channels, device=device_of(pair))
+    image = require_images(image, "probe")
     if len(image) != 1:
         raise ValueError(f"expected one probe (1, C, H, W), got {tuple(image.shape)}; give them one by one")
     own_file = Path(probe) if isinstance(probe, (str, Path)) else None
-    loaders, left_out = _gallery(_read_arrays(gallery, channels), names, image, own_file)
+    aligned = partial(is_aligned, template=pair.template, size=pair.image_size, align=align)
+    loaders, left_out = _gallery(
+        _read_arrays(gallery, channels), names, image, own_file, lambda path: read_crop(path)[0], aligned
+    )
     show_progress = bool(options.get("show_progress", False))
 
     known: list[str] = []
@@ -373,12 +399,13 @@ def identify(
         found = attribute_gallery(attribution, image, images, gallery_embeddings=table[best], **options)
         maps, own_maps, remarks = found.attributions, None, found.remarks
     maps, own_maps = spec.smoothed(maps), None if own_maps is None else spec.smoothed(own_maps)
+    of_probe = {f"{topic}_probe": remark for topic, remark in (crop.remarks if crop else {}).items()}
     checks = check_faces(torch.cat([image, images]), pair.alignment) or (None,) * (len(images) + 1)
     return Identification(
         method=spec.label,
         threshold=threshold_of(pair, options),
         probe=image,
-        name=printable(own_file.name) if own_file is not None else "probe",
+        name=name_of(probe, "probe"),
         matches=tuple(
             Match(
                 known[i],
@@ -391,7 +418,7 @@ def identify(
             for row, i in enumerate(best.tolist())
         ),
         ranking=tuple((known[i], float(scores[i])) for i in order.tolist()),
-        settings=settings(pair, spec, options, image, remarks) | {"top_k": top_k},
+        settings=settings(pair, spec, options, image, of_probe | remarks) | {"top_k": top_k},
         left_out=left_out,
         check=checks[0],
     )
@@ -413,7 +440,12 @@ def _read_arrays(gallery: object, channels: str | None) -> object:
 
 
 def _gallery(
-    gallery: object, names: Sequence[str] | None, probe: Tensor, own_file: Path | None
+    gallery: object,
+    names: Sequence[str] | None,
+    probe: Tensor,
+    own_file: Path | None,
+    read: Callable[[Path], Tensor],
+    aligned: Callable[[Path], bool],
 ) -> tuple[dict[str, Callable[[], Tensor]], dict[str, str]]:
     """What loads each gallery image, by its name; and what is left out, and why."""
     if isinstance(gallery, Tensor):
@@ -448,15 +480,15 @@ def _gallery(
         except ValueError as error:
             left_out[name] = str(error)
             continue
-        if size != (height, width):
+        if size != (height, width) and not aligned(path):
             wrong.append(f"{name} ({size[1]}x{size[0]})")
-        loaders[name] = partial(single_image, path)
+        loaders[name] = partial(read, path)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(
             f"expected gallery images of {width}x{height} pixels, the probe's size, got {len(wrong)} of "
             f"{len(files)} of another: {', '.join(wrong[:3])}{more}; align and crop all images as the model "
-            "expects them"
+            "expects them, as captum-face align and align='always' do"
         )
     if not loaders:
         raise ValueError(_nothing_left(left_out))

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from captum_face import Identification
+from captum_face.maps.regions import LANDMARKS
 from tests.cli.conftest import run
 
 
@@ -91,3 +92,30 @@ def test_it_says_what_does_not_fit(folder, gallery):
         assert result.exit_code != 0
         assert message in " ".join(result.output.split())
         assert not list(folder.glob("captum_face_output/*"))
+
+
+def test_photos(folder, tmp_path):
+    """A probe in a larger picture, and a gallery of a photo, a crop and a landscape."""
+    (folder / "gallery").mkdir()
+    rows = []
+    for name, crop, scale in (("probe.png", "a.png", 2), ("gallery/photo.png", "b.png", 3)):
+        photo = Image.new("RGB", (500, 500))
+        photo.paste(Image.open(crop).resize((112 * scale, 112 * scale)), (60, 80))
+        photo.save(name)
+        points = [value for x, y in LANDMARKS.values() for value in (60 + scale * x, 80 + scale * y)]
+        rows.append(",".join(map(str, (name.rpartition("/")[2], *points))))
+    columns = ",".join(f"{name}_x,{name}_y" for name in LANDMARKS)
+    (folder / "own.csv").write_text("\n".join([f"image,{columns}", *rows]))
+    Image.open("a.png").save("gallery/crop.png")
+    Image.new("RGB", (300, 200), "green").save("gallery/landscape.png")
+    result = run(
+        "identify", "probe.png", "gallery", "--model", "synthetic", "--detector", "own.csv",
+        "--output", "out", "--method", "xssab",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "2 images searched, 1 left out" in result.output
+    assert "landscape.png" in result.output
+    assert "best match of 2: crop.png" in result.output.lower()
+    result = run("identify", "probe.png", "gallery", "--model", "synthetic", "--align", "never")
+    assert "of the size (112, 112)" in result.output or "expected" in result.output
+    assert result.exit_code != 0

@@ -28,6 +28,13 @@ def write(path, seed, size=SIZE):
 
 
 @pytest.fixture
+def pair(pair):
+    """Of images of the size below, which are not taken for photos."""
+    pair.image_size = (18, 14)
+    return pair
+
+
+@pytest.fixture
 def folder(tmp_path):
     """A gallery of six images, one of them in a subfolder; and what is none."""
     for seed in range(5):
