@@ -19,10 +19,12 @@ from torch import Tensor
 
 __all__ = ["DlibFile", "DlibLayer", "read_dlib_file"]
 
+_PYTORCH = "Weights of PyTorch are loaded by load_weights(DlibResNet(), {path!r})"
 # Files that are often taken for a network, by their first bytes.
 _OTHERS = {
     b"BZh": "compressed by bzip2, as dlib.net serves it; unpack it first: bunzip2 {name}",
-    b"PK\x03\x04": "a zip archive (or weights of PyTorch)",
+    b"PK\x03\x04": f"a zip archive. {_PYTORCH}",
+    b"\x80": f"a pickle. {_PYTORCH}",
     b"\x1f\x8b": "compressed by gzip; unpack it first",
     b"<": "a web page or XML",
     b"version https://git-lfs": "a pointer of Git LFS to a file that was not fetched",
@@ -67,15 +69,14 @@ def read_dlib_file(path: Path) -> DlibFile:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for start, what in _OTHERS.items():
             if content[: len(start)] == start:
-                raise ValueError(
-                    f"expected a network file of dlib, got {path}, which is {what.format(name=path.name)}"
-                )
+                found = what.format(name=path.name, path=str(path))
+                raise ValueError(f"expected a network file of dlib, got {path}, which is {found}")
         reader = _Reader(content)
         try:
             return reader.network()
         except _Damage as damage:
             raise ValueError(
-                f"expected dlib's face recognition network in {path}, {damage} (byte {reader.place} of "
+                f"cannot read dlib's face recognition network from {path}: {damage} (byte {reader.place} of "
                 f"{len(content)}); the file is damaged, cut, or holds something else"
             ) from None
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import bz2
 import io
 import math
+import pickle
 import struct
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from captum_face.models import DlibResNet, dlib_file, dlib_resnet, load_pair
+from captum_face.models import DlibResNet, dlib_file, dlib_resnet, load_pair, load_weights
 from captum_face.models.dlib_net import DLIB_FILE, DLIB_SHA256, _load
 from captum_face.pair.scores import shown
 
@@ -274,18 +275,26 @@ def archive():
     [
         (b"", "is empty"),
         (bz2.compress(b"x" * 100), "compressed by bzip2.*bunzip2 weights.dat"),
-        (archive(), "a zip archive"),
+        (archive(), r"a zip archive. .* load_weights\(DlibResNet\(\), '.*weights.dat'\)"),
+        (pickle.dumps({}), "a pickle"),
         (b"<!DOCTYPE html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
         (b"\x00" * 1000, "byte 1 of 1000"),
         (b"\xff" * 1000, "whole number of 1 to 8 bytes"),
     ],
-    ids=["empty", "bzip2", "zip", "html", "lfs", "zeros", "ones"],
+    ids=["empty", "bzip2", "zip", "pickle", "html", "lfs", "zeros", "ones"],
 )
 def test_files_of_another_kind_are_refused(tmp_path, content, message):
     (tmp_path / "weights.dat").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         dlib_resnet(tmp_path / "weights.dat")
+
+
+def test_weights_of_pytorch_are_loaded_as_the_message_says(tmp_path):
+    torch.save(DlibResNet(TINY, 5, TINY_SIZE).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match="load_weights"):
+        dlib_resnet(tmp_path / "weights.pt")
+    load_weights(DlibResNet(TINY, 5, TINY_SIZE), tmp_path / "weights.pt")
 
 
 def test_no_file(tmp_path):
