@@ -82,31 +82,43 @@ def warp(
     transform = require_extra("skimage.transform", "alignment of faces")
     filters = require_extra("skimage.filters", "alignment of faces")
     pixels = np.asarray(image)
-    height, width = size
-    corners = apply(inverted(matrix), [(x, y) for x in (-1, width) for y in (-1, height)])
+    result = np.full((*size, *pixels.shape[2:]), outside, np.float32)
+    # Only the part of the result is drawn in which the image lies.
+    ends = [(x, y) for x in (-1, pixels.shape[1]) for y in (-1, pixels.shape[0])]
+    first, last = _box_of(apply(matrix, ends), 1, result.shape)
+    if not (first < last).all():
+        return result
+    ends = [(x, y) for x in (first[0] - 1, last[0]) for y in (first[1] - 1, last[1])]
     # How many pixels of the image a pixel of the result covers.
     covers = 1 / np.sqrt(abs(np.linalg.det(matrix[:, :2])))
     sigma = max((covers - 1) / 2, 0)
-    rim = int(4 * sigma) + 2
-    left, top = np.clip(np.floor(corners.min(0)) - rim, 0, (pixels.shape[1], pixels.shape[0])).astype(int)
-    right, bottom = np.clip(np.ceil(corners.max(0)) + rim, 0, (pixels.shape[1], pixels.shape[0])).astype(int)
+    (left, top), (right, bottom) = _box_of(apply(inverted(matrix), ends), int(4 * sigma) + 2, pixels.shape)
     if left >= right or top >= bottom:
-        return np.full((*size, *pixels.shape[2:]), outside, np.float32)
+        return result
     part = pixels[top:bottom, left:right].astype(np.float32)
     if sigma > 0:
         part = filters.gaussian(
             part, sigma, mode="nearest", preserve_range=True, channel_axis=-1 if part.ndim == 3 else None
         )
-    # skimage wants where each pixel of the result is in the part.
+    # skimage wants where each drawn pixel of the result is in the part.
     backward = inverted(matrix)
-    backward[:, 2] -= (left, top)
-    drawn = transform.warp(
+    backward[:, 2] += backward[:, :2] @ first - (left, top)
+    result[first[1] : last[1], first[0] : last[0]] = transform.warp(
         part,
         transform.AffineTransform(matrix=np.vstack([backward, (0, 0, 1)])),
-        output_shape=tuple(size),
+        output_shape=(last[1] - first[1], last[0] - first[0]),
         order=1,
         mode="constant",
         cval=outside,
         preserve_range=True,
     )
-    return np.asarray(drawn, np.float32)
+    return result
+
+
+def _box_of(
+    points: NDArray[np.float64], rim: int, shape: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last (exclusive) pixel ``(x, y)`` of an image around points ``(P, 2)``, with a rim."""
+    ends = np.array([np.floor(points.min(0)) - rim, np.ceil(points.max(0)) + rim + 1])
+    first, last = np.clip(ends, 0, (shape[1], shape[0])).astype(int)
+    return first, last
