@@ -17,6 +17,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "demo": "Explain a synthetic pair whose changed parts are known.",
     "explain": "Explain why a model accepts or rejects a pair of images.",
+    "align": "Cut the faces out of a folder of photos.",
     "identify": "Search a gallery for a probe, and explain the best matches.",
     "threshold": "Choose a verification threshold by a false match rate.",
     "benchmark": "Measure methods on many pairs.",

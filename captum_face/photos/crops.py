@@ -281,8 +281,7 @@ def no_face(photo: Photo, detector: Detector) -> NoFaceError:
     )
     return NoFaceError(
         f"expected a face in {photo.name}, found none: {how}. {advice}, or give landmarks of your own "
-        "(LandmarkFile, on the command line --detector FILE.csv). If the image is a crop that is aligned "
-        "already, say align='never' (--align never)"
+        "(LandmarkFile, on the command line --detector FILE.csv)"
     )
 
 
@@ -384,16 +383,20 @@ def load_crop(
         if isinstance(image, Photo):
             return single_image(image.pixels, "rgb", device), None
         return single_image(image, channels, device), None
-    crop = align_face(
-        image,
-        template,
-        size,
-        face=face,
-        among_several=among_several,
-        detector=detector,
-        channels=channels if isinstance(image, np.ndarray) else None,
-        max_pixels=max_pixels,
-    )
+    try:
+        crop = align_face(
+            image,
+            template,
+            size,
+            face=face,
+            among_several=among_several,
+            detector=detector,
+            channels=channels if isinstance(image, np.ndarray) else None,
+            max_pixels=max_pixels,
+        )
+    except NoFaceError as error:
+        advice = "If the image is a crop that is aligned already, say align='never' (--align never)"
+        raise NoFaceError(f"{error}. {advice}") from error
     return crop.image.to(device), crop
 
 

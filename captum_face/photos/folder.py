@@ -112,7 +112,8 @@ def align_folder(
             before the first photo.
     """
     folder, output = Path(folder), Path(output)
-    chosen = resolve_template(template).resized(size)
+    template = resolve_template(template)
+    chosen = template.resized(size)
     require_extra("skimage.transform", "alignment of faces")
     finder = resolve_detector(detector)
     limit = MAX_PIXELS if max_pixels is None else max_pixels
@@ -128,8 +129,8 @@ def align_folder(
         "folder": str(folder.resolve()),
         "template": chosen.name,
         "size": list(chosen.size),
-        "points": {name: list(point) for name, point in chosen.points.items()},
-        "margin": chosen.margin,
+        "points": {name: list(point) for name, point in template.points.items()},
+        "margin": template.margin,
         "detector": _described(finder),
     }
     start = time.perf_counter()

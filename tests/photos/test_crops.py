@@ -294,5 +294,5 @@ def test_photo_that_lies_on_its_side_is_told_so():
         align_face(Photo(np.rot90(pixels, -1).copy()), detector=Upright())
     with pytest.raises(NoFaceError, match="turned by 90 degrees clockwise: turn it so"):
         align_face(Photo(np.rot90(pixels, 2).copy()), detector=Upright())
-    with pytest.raises(NoFaceError, match=r"found none: .*Turn the photo upright.*LandmarkFile.*never"):
+    with pytest.raises(NoFaceError, match=r"found none: .*Turn the photo upright.*LandmarkFile"):
         align_face(Photo(np.zeros((200, 150, 3), np.uint8)), detector=Upright())

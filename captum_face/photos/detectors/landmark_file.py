@@ -38,7 +38,6 @@ class _Listed:
     confidence: float | None = None
     outline: NDArray[np.float64] | None = None
     size: tuple[int, int] | None = None  # width and height of the photo
-    reason: str = ""
 
 
 class LandmarkFile:
@@ -50,8 +49,7 @@ class LandmarkFile:
       ``holidays/a.jpg``.
     - ``left_eye_x``, ``left_eye_y``, and so on for all of :data:`FIVE_POINTS`, in pixels of the upright
       photo, the centre of the first pixel being (0, 0); left and right are the viewer's. Further points
-      (``NAME_x``, ``NAME_y``) are landmarks too. A row without any says that the photo shows no face;
-      ``reason`` may say why.
+      (``NAME_x``, ``NAME_y``) are landmarks too. A row without any says that the photo shows no face.
     - if you have them: ``box_left``, ``box_top``, ``box_right``, ``box_bottom``, else a box is made around
       the five points; ``confidence``; ``outline_0_x`` to ``outline_67_y``, the 68 points of iBUG;
       ``photo_width`` and ``photo_height``, by which landmarks of another picture are noticed.
@@ -127,8 +125,7 @@ class LandmarkFile:
 
     def tried(self, photo: Photo) -> str:
         """What the file says, in words."""
-        reasons = [listed.reason for listed in self._listed[self._entry(photo)] if listed.reason]
-        return f"{self.name} lists it without a face" + (f" ({reasons[0]})" if reasons else "")
+        return f"{self.name} lists it without a face"
 
     def _entry(self, photo: Photo) -> tuple[str, ...]:
         """The key under which the file lists a photo.
@@ -206,7 +203,6 @@ class LandmarkFile:
                     "confidence": cells.get("confidence") or None,
                     "outline": drawn if drawn and all(drawn) else None,
                     **{name: cells.get(name) or None for name in _SIZE},
-                    "reason": cells.get("reason", ""),
                 },
             )
 
@@ -247,7 +243,6 @@ class LandmarkFile:
             None if confidence is None else _numbers([confidence], 1, "confidence", where)[0],
             None if outline is None else _outline(outline, where),
             None if None in sides else tuple(round(v) for v in _numbers(sides, 2, "photo_width", where)),  # type: ignore[arg-type]
-            str(row.get("reason") or ""),
         )
         return image, listed
 
