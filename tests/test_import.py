@@ -35,7 +35,8 @@ def test_commands_load_nothing_heavy_beyond_captum_attr():
     code = (
         "import sys, captum.attr; before = set(sys.modules); import captum_face.models; "
         "from captum_face import *; "
-        "from captum_face.cli import demo, explain, identify, threshold, benchmark, train_decoder, methods; "
+        "from captum_face.cli import align, demo, explain, identify, threshold, benchmark; "
+        "from captum_face.cli import train_decoder, methods; "
         "[sys.modules.pop(name) for name in before - {'sys', 'builtins'}]"
     )
     heavy = {"zennit", "torchvision", "onnx", "onnx2torch", "onnxruntime", "sklearn", "scipy", "pandas"}

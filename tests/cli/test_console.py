@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from captum_face.cli import COMMANDS, main
+from captum_face.maps.templates import TEMPLATES
 
 ENCODINGS = ("ascii", "cp1252", "cp437", "shift_jis", "utf-16-le")
 ROOT = Path(__file__).parents[2]
@@ -28,6 +30,8 @@ def faces(folder):
         Image.fromarray(random.integers(0, 256, (112, 112, 3), dtype=np.uint8)).save(folder / name)
         (folder / "Fälle" / name).write_bytes((folder / name).read_bytes())
     (folder / "顔.png").rename(folder / "probe.png")
+    points = {name: list(point) for name, point in TEMPLATES["arcface"].points.items()}
+    (folder / "own.json").write_text(json.dumps([{"image": "Fälle/лицо.png", "landmarks": points}]))
     broken = os.fsdecode(b"\xe9.png")
     try:
         (folder / "Fälle" / broken).write_bytes((folder / "лицо.png").read_bytes())
@@ -56,6 +60,7 @@ OWN = ("--model", "own_models:build")
 RUNS = {
     "demo": ("--output", "demo.png", "--changed", "mouth"),
     "explain": ("a.png", "a.png", *OWN, "--threshold", "0.5", "--method", "fggb", "--output", "out"),
+    "align": ("Fälle", "--output", "out", "--detector", "own.json"),
     "identify": ("лицо.png", "Fälle", *OWN, "--threshold", "0.5", "--method", "xssab", "--output", "out"),
     "benchmark": ("--synthetic", "3", "--model", "synthetic", "--method", "center", "--limit", "2",
                   "--metric", "deletion_black", "--threshold", "0.5", "--examples", "0", "--output", "out"),
