@@ -120,11 +120,11 @@ class _Service:
                 if isinstance(error, _MISTAKES):
                     raise
                 if attempt == self.retries:
-                    goes_on = "which" if self._cache is not None else "with cache=FILE that"
+                    goes_on = "it goes" if self._cache is not None else "with cache=FILE it would go"
                     raise ServiceError(
                         f"expected an answer of {self.name}, got {type(error).__name__} ({error}) at the "
                         f"last of {attempt + 1} attempts; {self.requests} requests were made in all. Call "
-                        f"again when the service answers, {goes_on} goes on where this stopped"
+                        f"again when the service answers: {goes_on} on where this stopped"
                     ) from error
                 # At random between half and all of it, so that many callers don't come back at one time.
                 pause = self.backoff * 2**attempt * random.uniform(0.5, 1)
