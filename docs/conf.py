@@ -48,7 +48,7 @@ napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|nn|captum|matplotlib|numpy|PIL|pathlib|collections|typing|inspect|types)\..*"),
-    ("py:.*", r"T|Tensor|Module|Path|Side|BatchSize|Baselines|.*\.weights\.Model"),
+    ("py:.*", r"T|Tensor|Module|Path|Pixels|Side|BatchSize|Baselines|.*\.weights\.Model"),
     ("py:.*", r"zennit\..*|Composite|Canonizer"),
     (
         "py:(meth|attr)",

@@ -105,7 +105,7 @@ def test_a_service_that_stays_away_is_named_and_nothing_is_lost(pauses, tmp_path
     remote_one = RemoteEmbedding(service, name="s 1", batch_size=4, retries=2, cache=file)
     with pytest.raises(
         ServiceError,
-        match=r"of s 1, got ConnectionError \(down\) at the last of 3 attempts; 5 requests .*: it goes on where",
+        match=r"of s 1, got ConnectionError \(down\) at the last of 3 attempts; 5 requests .*: it goes on",
     ) as caught:
         remote_one(images(12))
     assert isinstance(caught.value.__cause__, ConnectionError)
