@@ -44,7 +44,7 @@ from captum_face.models import load_pair
 from captum_face.photos.detectors import resolve_detector
 from captum_face.photos.finding import FaceChoice
 from captum_face.results._saving import save_figure
-from captum_face.results.explanation import Explanation, comparison_summary, load_crops
+from captum_face.results.explanation import Explanation, comparison_summary, load_crops, name_of
 from captum_face.results.explanation import explain as explain_pair
 
 __all__ = ["DEFAULT_METHODS", "explain"]
@@ -138,6 +138,7 @@ def explain(
     loaded = load_crops(
         pair,
         (image_a, image_b),
+        names=(name_of(image_a, ""), name_of(image_b, "")),
         align=align,
         faces=(face_a, face_b),
         among_several=face,

@@ -230,6 +230,7 @@ def align_face(
     detector: Detector | str | Path | None = None,
     channels: str | None = None,
     max_pixels: int | None = None,
+    name: str | None = None,
 ) -> PhotoCrop:
     """One face of a photo as an aligned crop.
 
@@ -244,6 +245,7 @@ def align_face(
             for dlib's.
         channels: Order of the colours of an array, ``"rgb"`` or ``"bgr"``.
         max_pixels: The most pixels of the photo; None for :data:`~captum_face.photos.MAX_PIXELS`.
+        name: What messages call the photo; None for its file name, where there is one.
 
     Returns:
         The :class:`PhotoCrop`; its ``remarks`` say what a reader has to know.
@@ -255,7 +257,7 @@ def align_face(
     """
     chosen = resolve_template(template).resized(size)
     require_extra("skimage.transform", "alignment of faces")
-    photo = load_photo(photo, channels=channels, max_pixels=max_pixels)
+    photo = load_photo(photo, channels=channels, max_pixels=max_pixels, name=name)
     finder = resolve_detector(detector)
     faces = find_faces(photo, finder)
     if not faces:
@@ -344,6 +346,7 @@ def load_crop(
     detector: Detector | str | Path | None = None,
     channels: str | None = None,
     max_pixels: int | None = None,
+    name: str | None = None,
     device: torch.device | None = None,
 ) -> tuple[Tensor, PhotoCrop | None]:
     """An image as a model wants it: a crop as it is, a photo aligned.
@@ -393,6 +396,7 @@ def load_crop(
             detector=detector,
             channels=channels if isinstance(image, np.ndarray) else None,
             max_pixels=max_pixels,
+            name=name,
         )
     except NoFaceError as error:
         advice = "If the image is a crop that is aligned already, say align='never' (--align never)"

@@ -387,9 +387,11 @@ def explain(
     spec, attribution, options = prepared_method(pair, method, options)
     if names is not None and len(names) != 2:
         raise ValueError(f"expected names for two images, got {names!r}")
+    called = names or (name_of(image_a, "image A"), name_of(image_b, "image B"))
     found_crops = load_crops(
         pair,
         (image_a, image_b),
+        names=called,
         align=align,
         faces=(face_a, face_b),
         among_several=face,
@@ -416,7 +418,7 @@ def explain(
         attributions=(attr_a, attr_b),
         settings=settings(pair, spec, options, images[0], found.remarks)
         | {"details": {name: values[0].tolist() for name, values in found.details.items()}},
-        names=names or (name_of(image_a, "image A"), name_of(image_b, "image B")),
+        names=called,
         crops=(found_crops[0][1], found_crops[1][1]),
         regions=(region_shares(attr_a), region_shares(attr_b)) if aligned else None,
         checks=checks,
@@ -468,6 +470,7 @@ def load_crops(
     pair: PairSimilarity,
     images: tuple[AnyImage | Photo | Face | PhotoCrop, AnyImage | Photo | Face | PhotoCrop],
     *,
+    names: tuple[str, str] = ("image A", "image B"),
     faces: tuple[FaceChoice, FaceChoice] = (None, None),
     among_several: FaceChoice = None,
     align: str = "auto",
@@ -487,9 +490,10 @@ def load_crops(
             among_several=among_several,
             align=align,
             device=device_of(pair),
+            name=name,
             **options,
         )
-        for image, face in zip(images, faces, strict=True)
+        for image, face, name in zip(images, faces, names, strict=True)
     ]
     if among_several is not None and not any(crop for _, crop in loaded):
         raise ValueError(

@@ -355,7 +355,9 @@ def identify(
         detector=detector,
         max_pixels=max_pixels,
     )
-    image, crop = read_crop(probe, face=face, channels=channels, device=device_of(pair))
+    image, crop = read_crop(
+        probe, face=face, channels=channels, device=device_of(pair), name=name_of(probe, "the probe")
+    )
     image = require_images(image, "probe")
     if len(image) != 1:
         raise ValueError(f"expected one probe (1, C, H, W), got {tuple(image.shape)}; give them one by one")

@@ -296,3 +296,13 @@ def test_a_detector_that_answers_nonsense(model, people, photo):
     one_spot = dict.fromkeys(face.landmarks, (50.0, 50.0))
     with pytest.raises(ValueError, match="all of them on one spot"):
         explain(model, path, people[1], detector=Wrong(landmarks=one_spot))
+
+
+def test_photos_without_a_file_are_called_as_the_figure_does(model, photo):
+    path, detector = photo
+    picture = Image.open(path)
+    found = explain(model, picture, np.asarray(picture), channels="rgb", detector=detector)
+    assert found.remarks["faces_a"].startswith("image A shows 2 faces")
+    assert found.remarks["faces_b"].startswith("image B shows 2 faces")
+    found = explain(model, picture, picture, detector=detector, names=("left", "right"))
+    assert found.remarks["faces_b"].startswith("right shows 2 faces")
