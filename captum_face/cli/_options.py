@@ -24,6 +24,7 @@ from captum_face.attr import METHODS
 from captum_face.attr.each_side import EachSide, require_layer
 from captum_face.attr.spec import MethodSpec
 from captum_face.data import FacePairs, read_bin, read_pairs, synthetic_pairs
+from captum_face.maps.templates import TEMPLATES
 from captum_face.models import MODELS
 from captum_face.pair.passes import batches_of, require_batch_size
 from captum_face.pair.preprocessing import PRESETS
@@ -64,6 +65,7 @@ __all__ = [
     "ready",
     "refuse_thresholds",
     "refuse_unsuitable",
+    "require_arcface",
     "require_figure_path",
     "running_options",
     "score_option",
@@ -265,6 +267,23 @@ def read_listed_pairs(
     if images is not None:
         raise click.UsageError("expected --images with --pairs alone; the others bring their images")
     return read_bin(bin_file) if bin_file is not None else synthetic_pairs(synthetic or 0, seed)
+
+
+def require_arcface(pair: PairSimilarity, synthetic: int | None) -> None:
+    """Looks whether rendered pairs suit a model: they are drawn in ArcFace's alignment alone.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if synthetic is None or pair.template is None:
+        return
+    drawn, wanted = TEMPLATES["arcface"], pair.template
+    if wanted.name != drawn.name or (pair.image_size or drawn.size) != drawn.size:
+        raise ValueError(
+            f"expected a model of {drawn.size[1]} x {drawn.size[0]} crops in ArcFace's alignment with "
+            f"--synthetic, got one of {wanted.size[1]} x {wanted.size[0]} in the alignment {wanted.name}; "
+            "give a list of its own crops with --pairs, which captum-face align cuts out of photos"
+        )
 
 
 cohort_option = click.option(

@@ -21,6 +21,7 @@ from captum_face.cli._options import (
     pairs_options,
     read_listed_pairs,
     ready,
+    require_arcface,
     running_options,
     score_option,
     show_first,
@@ -116,6 +117,7 @@ def benchmark(
         threshold=threshold,
         alignment=alignment,
     )
+    require_arcface(pair, synthetic)
     with distributed() as (rank, local_rank):
         pair = ready(pair, local_rank)
         check_methods(named, pair, _first_images(pairs, pair))

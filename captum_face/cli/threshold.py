@@ -14,6 +14,7 @@ from captum_face.cli._options import (
     pairs_options,
     read_listed_pairs,
     ready,
+    require_arcface,
     running_options,
     score_option,
     writable,
@@ -62,6 +63,7 @@ def threshold(
     if output is not None:
         writable(output.parent)
     pair = ready(load_pair(model, weights=weights, preprocess=preprocess, score=score))
+    require_arcface(pair, synthetic)
     people = listed_people(pairs)
     scores = pair_scores(pair, pairs, show_progress=on_terminal())
     found = operating_point(scores, pairs.same, far, people=people, seed=seed, score=pair.score)

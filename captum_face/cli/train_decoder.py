@@ -27,8 +27,10 @@ from captum_face.decoder import (
 )
 from captum_face.decoder import train_decoder as train
 from captum_face.figures import show_reconstructions
+from captum_face.maps.templates import TEMPLATES
 from captum_face.models import load_pair
 from captum_face.pair.embedding import device_of
+from captum_face.photos.crops import realign
 from captum_face.results._saving import save_figure
 
 __all__ = ["train_decoder"]
@@ -107,6 +109,8 @@ def train_decoder(
         show_first(f"left out: {name}: {reason}" for name, reason in left_out.items())
     else:
         faces = render_faces(synthetic or 0, seed)
+        if pair.template is not None and pair.alignment != "arcface":
+            faces = realign(faces, TEMPLATES["arcface"], pair.template)
     faces = faces.to(device_of(pair))
     settings = DecoderSettings(
         seed=seed,

@@ -125,3 +125,13 @@ def test_a_guessed_preset_is_printed_and_recorded(shared, folder):
     (saved,) = (folder / "out").glob("*.fggb.json")
     protocol = json.loads(saved.read_text("utf-8"))["protocol"]
     assert protocol["preprocess_guessed"] == "imagenet, guessed from the file name"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("benchmark", "--method", "random", "--output", "out"), ("threshold", "--far", "0.1")]
+)
+def test_rendered_pairs_are_refused_for_other_alignments(folder, arguments):
+    result = run(*arguments, "--synthetic", "60", "--model", "own_models:build", "--preprocess", "facenet")
+    assert result.exit_code != 0
+    expected = "in ArcFace's alignment with --synthetic, got one of 160 x 160 in the alignment facenet"
+    assert expected in " ".join(result.output.split())
