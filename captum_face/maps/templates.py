@@ -35,6 +35,9 @@ class Template:
     points: Mapping[str, tuple[float, float]] = field(repr=False)  #: all of :data:`FIVE_POINTS` at least
     #: The landmarks that a crop is fitted to; None for all of ``points`` that a face has.
     fitted: tuple[str, ...] | None = field(default=None, repr=False)
+    #: Whether the fit is that with the least distances in pixels of the photo, as dlib has it, or of the
+    #: crop, as InsightFace has it. They differ in scale, the more the less a face is like the template.
+    nearest_in_photo: bool = field(default=False, repr=False)
     #: None for crops that are turned upright by their landmarks. A number for crops along the edges of the
     #: box of facenet-pytorch's MTCNN, stretched to the crop's size, as facenet-pytorch makes them: so many
     #: pixels of the crop are added around the box.
@@ -87,7 +90,8 @@ _ARCFACE = {
 
 # dlib's mean face, read in dlib's image_transforms/interpolation.h (get_face_chip_details): four corners of
 # the eyes and the base of the nose, to which chips are fitted, and for the five points above the means of the
-# 51 inner points of the same mean face. In units of the face, which a padding of 0.25 surrounds in the chip.
+# 51 inner points of the same mean face. In units of the face, which a padding of 0.25 surrounds in the chip,
+# from edge to edge of its pixels.
 _DLIB_FACE = {
     "right_eye_outer": (0.8595674595992, 0.2134981538014),
     "right_eye_inner": (0.6460604764104, 0.2289674387677),
@@ -119,10 +123,11 @@ TEMPLATES: dict[str, Template] = {
         "dlib",
         (_CHIP, _CHIP),
         {
-            name: tuple(_CHIP * (_PADDING + value) / (1 + 2 * _PADDING) for value in point)  # type: ignore[misc]
+            name: tuple(_CHIP * (_PADDING + value) / (1 + 2 * _PADDING) - 0.5 for value in point)  # type: ignore[misc]
             for name, point in _DLIB_FACE.items()
         },
         fitted=tuple(_DLIB_FACE)[:5],
+        nearest_in_photo=True,
     ),
     "facenet": Template("facenet", (160, 160), _FACENET, margin=0),
 }

@@ -64,10 +64,10 @@ class Face:
         names = [name for name in chosen.fitted or chosen.points if name in self.landmarks]
         if len(names) < len(chosen.fitted or ()):
             names = [*FIVE_POINTS]
-        return fit(
-            np.array([self.landmarks[name] for name in names]),
-            np.array([chosen.points[name] for name in names]),
+        own, wanted = (
+            np.array([points[name] for name in names]) for points in (self.landmarks, chosen.points)
         )
+        return inverted(fit(wanted, own)) if chosen.nearest_in_photo else fit(own, wanted)
 
     def inverse(
         self, template: str | Template = "arcface", size: tuple[int, int] | None = None

@@ -16,7 +16,7 @@ from captum_face.photos.faces import Face
 from captum_face.photos.photo import Photo
 from captum_face.photos.warping import PHOTOS_EXTRA, require_extra
 
-__all__ = ["DlibDetector", "default_detector", "dlib_file"]
+__all__ = ["SMALL_PREDICTOR", "DlibDetector", "default_detector", "dlib_file"]
 
 
 def dlib_file(name: str) -> Path:
@@ -108,7 +108,7 @@ class DlibDetector:
             np.add(unscaled([(p.x, p.y) for p in predict(pixels, box).parts()], scale), (x, y))
             for predict in (self._five, self._many)
         )
-        points = dict(zip(_SMALL_PREDICTOR, five, strict=True)) | {
+        points = dict(zip(SMALL_PREDICTOR, five, strict=True)) | {
             "left_eye": many[36:42].mean(0),
             "right_eye": many[42:48].mean(0),
             "nose": many[30],
@@ -121,7 +121,7 @@ class DlibDetector:
 
 
 #: Points of dlib's small predictor in its order, by the viewer's left and right.
-_SMALL_PREDICTOR = ("right_eye_outer", "right_eye_inner", "left_eye_outer", "left_eye_inner", "nose_base")
+SMALL_PREDICTOR = ("right_eye_outer", "right_eye_inner", "left_eye_outer", "left_eye_inner", "nose_base")
 #: Side of a face's box from which landmarks are looked for in the photo's own pixels.
 _LANDMARK_SIDE = 300
 _LOCK = threading.RLock()
