@@ -30,10 +30,10 @@ from captum_face.pair.passes import batches_of, require_batch_size
 from captum_face.pair.preprocessing import PRESETS
 from captum_face.pair.scores import Threshold, distance_of_summary, threshold_source
 from captum_face.pair.similarity import PRECISIONS, PairSimilarity
+from captum_face.photos._warping import PHOTOS_EXTRA
 from captum_face.photos.crops import ALIGN
 from captum_face.photos.detectors import DETECTOR
 from captum_face.photos.photo import MAX_PIXELS
-from captum_face.photos.warping import PHOTOS_EXTRA
 from captum_face.results._saving import file_name
 from captum_face.results.explanation import prepared_method
 

@@ -15,8 +15,8 @@ from captum_face.attr.spec import display_name
 from captum_face.figures import _drawing as draw
 from captum_face.figures._look import Look, Place, require_figsize, root
 from captum_face.figures._style import styled
+from captum_face.photos._warping import apply, inverted
 from captum_face.photos.crops import PhotoCrop, PhotoView
-from captum_face.photos.warping import apply, inverted
 
 __all__ = ["show_on_photos"]
 

@@ -203,7 +203,7 @@ class PairSimilarity(nn.Module):
 
     @property
     def model_name(self) -> str:
-        """What results call the model: its class, with the name that it gives itself, as services do."""
+        """What results call the model, by its class and the name that it gives itself, as services do."""
         own = getattr(self.embedding_model, "name", None)
         kind = type(self.embedding_model).__name__
         return f"{kind} ({own})" if isinstance(own, str) else kind

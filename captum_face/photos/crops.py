@@ -16,13 +16,13 @@ from torch import Tensor
 from captum_face._validation import require_choice
 from captum_face.data.images import AnyImage, image_size, single_image
 from captum_face.maps.templates import FIVE_POINTS, Template, resolve_template
+from captum_face.photos._warping import apply, fit, inverted, require_extra, warp
 from captum_face.photos.detectors import Detector, resolve_detector
 from captum_face.photos.faces import Face
 from captum_face.photos.finding import FaceChoice, NoFaceError, choose_face, find_faces
 from captum_face.photos.photo import Photo, load_photo
-from captum_face.photos.warping import apply, fit, inverted, require_extra, warp
 
-__all__ = ["ALIGN", "PhotoCrop", "PhotoView", "align_face", "is_aligned", "load_crop", "realign"]
+__all__ = ["ALIGN", "PhotoCrop", "PhotoView", "align_face", "load_crop", "realign"]
 
 #: When images are aligned: those that are no crops of the model's size, all, or none.
 ALIGN = ("auto", "always", "never")
@@ -39,7 +39,7 @@ class PhotoView:
     """A part of a photo as figures show it, often shrunk."""
 
     pixels: NDArray[np.uint8] = field(repr=False)  #: ``(h, w, 3)``
-    #: Left, top, right and bottom edge of the part: 0, 0, W and H for all of a photo of H x W pixels.
+    #: Left, top, right and bottom edge of the part; 0, 0, W and H for all of a photo of H x W pixels.
     edges: tuple[float, float, float, float]
 
     @property
@@ -112,7 +112,7 @@ class PhotoCrop:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """Sentences by topic on what a reader has to know of the crop: ``faces``, ``cut``, ``small``."""
+        """Sentences by topic (``faces``, ``cut``, ``small``) on what a reader has to know of the crop."""
         found = {}
         if len(self.boxes) > 1:
             which = "the largest" if self.chosen == 0 else f"number {self.chosen} by size"

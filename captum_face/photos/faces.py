@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from captum_face.maps.templates import FIVE_POINTS, Template, resolve_template
+from captum_face.photos._warping import fit, inverted, warp
 from captum_face.photos.photo import Photo
-from captum_face.photos.warping import fit, inverted, warp
 
 __all__ = ["Face"]
 

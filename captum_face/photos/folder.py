@@ -23,10 +23,10 @@ from captum_face._runs import Recorder, claimed, require_same, write_config
 from captum_face._version import __version__
 from captum_face.data.faces import image_files
 from captum_face.maps.templates import Template, resolve_template
+from captum_face.photos._warping import require_extra
 from captum_face.photos.crops import align_face
 from captum_face.photos.detectors import Detector, resolve_detector
 from captum_face.photos.photo import MAX_PIXELS
-from captum_face.photos.warping import require_extra
 
 __all__ = ["AlignedFolder", "align_folder"]
 
@@ -52,7 +52,7 @@ class AlignedFolder:
 
     @property
     def remarked(self) -> int:
-        """How many of those have a remark: several faces, cut by the border, small."""
+        """How many of those have a remark, such as several faces, a cut face, a small one."""
         return sum(bool(row["crop"] and row["remarks"]) for row in self.rows)
 
     @property

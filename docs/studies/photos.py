@@ -32,9 +32,9 @@ from captum_face.maps.templates import FIVE_POINTS, TEMPLATES
 from captum_face.models import load_pair
 from captum_face.models.dlib_net import dlib_file as network_file
 from captum_face.photos import DlibDetector, Face, MTCNNDetector, Photo, find_faces, load_photo
+from captum_face.photos._warping import apply
 from captum_face.photos.detectors.dlib import SMALL_PREDICTOR, dlib_file
 from captum_face.photos.detectors.protocol import resized
-from captum_face.photos.warping import apply
 
 #: MTCNN's faces below this confidence are none, or badly found.
 SURE = 0.95

@@ -9,7 +9,7 @@ import numpy as np
 
 from captum_face.maps.templates import FIVE_POINTS, TEMPLATES, Template
 from captum_face.photos import Face, Photo
-from captum_face.photos.warping import apply
+from captum_face.photos._warping import apply
 
 
 @dataclass

@@ -19,7 +19,7 @@ from captum_face.photos import (
     align_face,
     load_photo,
 )
-from captum_face.photos.warping import apply, warp
+from captum_face.photos._warping import apply, warp
 from tests.photos.conftest import Planted, placed, similarity
 
 UPRIGHT = [name for name, template in TEMPLATES.items() if template.margin is None]

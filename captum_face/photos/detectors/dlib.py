@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from captum_face.photos._warping import PHOTOS_EXTRA, require_extra
 from captum_face.photos.detectors.protocol import LOOKED_AT, resized, shrinking, unscaled
 from captum_face.photos.faces import Face
 from captum_face.photos.photo import Photo
-from captum_face.photos.warping import PHOTOS_EXTRA, require_extra
 
 __all__ = ["SMALL_PREDICTOR", "DlibDetector", "default_detector", "dlib_file"]
 

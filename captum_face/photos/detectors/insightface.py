@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from captum_face.photos._warping import require_extra
 from captum_face.photos.detectors.protocol import five_points
 from captum_face.photos.faces import Face
 from captum_face.photos.photo import Photo
-from captum_face.photos.warping import require_extra
 
 __all__ = ["InsightFaceDetector"]
 

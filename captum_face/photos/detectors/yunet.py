@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from captum_face.photos._warping import require_extra
 from captum_face.photos.detectors.protocol import five_points, resized, unscaled
 from captum_face.photos.faces import Face
 from captum_face.photos.photo import Photo
-from captum_face.photos.warping import require_extra
 
 __all__ = ["YuNetDetector"]
 
