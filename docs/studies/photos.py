@@ -33,8 +33,8 @@ from captum_face.models import load_pair
 from captum_face.models.dlib_net import dlib_file as network_file
 from captum_face.photos import DlibDetector, Face, MTCNNDetector, Photo, find_faces, load_photo
 from captum_face.photos._warping import apply
+from captum_face.photos.detectors._looking import resized
 from captum_face.photos.detectors.dlib import SMALL_PREDICTOR, dlib_file
-from captum_face.photos.detectors.protocol import resized
 
 #: MTCNN's faces below this confidence are none, or badly found.
 SURE = 0.95

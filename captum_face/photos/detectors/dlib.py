@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captum_face.photos._warping import PHOTOS_EXTRA, require_extra
-from captum_face.photos.detectors.protocol import LOOKED_AT, resized, shrinking, unscaled
+from captum_face.photos.detectors._looking import LOOKED_AT, resized, shrinking, unscaled
 from captum_face.photos.faces import Face
 from captum_face.photos.photo import Photo
 
-__all__ = ["SMALL_PREDICTOR", "DlibDetector", "default_detector", "dlib_file"]
+__all__ = ["DlibDetector", "default_detector", "dlib_file"]
 
 
 def dlib_file(name: str) -> Path:

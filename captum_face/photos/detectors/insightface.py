@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from captum_face.photos._warping import require_extra
-from captum_face.photos.detectors.protocol import five_points
+from captum_face.photos.detectors._looking import five_points
 from captum_face.photos.faces import Face
 from captum_face.photos.photo import Photo
 

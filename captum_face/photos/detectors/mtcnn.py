@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from captum_face.photos._warping import require_extra
-from captum_face.photos.detectors.protocol import LOOKED_AT, five_points, resized, shrinking, unscaled
+from captum_face.photos.detectors._looking import LOOKED_AT, five_points, resized, shrinking, unscaled
 from captum_face.photos.faces import Face
 from captum_face.photos.photo import Photo
 

@@ -1,22 +1,14 @@
-"""What a detector is, and what those of the package share."""
+"""What a detector is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from captum_face.maps.templates import FIVE_POINTS
 from captum_face.photos.faces import Face
 from captum_face.photos.photo import Photo
 
-__all__ = ["LOOKED_AT", "Detector", "five_points", "resized", "shrinking", "unscaled"]
-
-#: The most pixels in which detectors look at a photo, unless told otherwise.
-LOOKED_AT = 4_000_000
+__all__ = ["Detector"]
 
 
 @runtime_checkable
@@ -30,29 +22,3 @@ class Detector(Protocol):
     def find(self, photo: Photo) -> Sequence[Face]:
         """The faces, in any order."""
         ...
-
-
-def shrinking(photo: Photo, max_pixels: int) -> float:
-    """The scale, at most 1, at which a photo has no more pixels than these."""
-    height, width = photo.size
-    return min(1.0, (max_pixels / (height * width)) ** 0.5)
-
-
-def resized(pixels: NDArray[Any], scale: float) -> NDArray[Any]:
-    """Pixels ``(H, W, 3)`` at another scale, antialiased where it shrinks."""
-    if scale == 1:
-        return np.ascontiguousarray(pixels)
-    height, width = (max(round(side * scale), 1) for side in pixels.shape[:2])
-    how = Image.Resampling.BILINEAR if scale > 1 else Image.Resampling.BOX
-    return np.asarray(Image.fromarray(pixels).resize((width, height), how))
-
-
-def unscaled(points: Any, scale: float) -> NDArray[np.float64]:
-    """Points of a picture that :func:`resized` gave, in pixels of what it was given."""
-    points = np.asarray(points, float)
-    return points if scale == 1 else (points + 0.5) / scale - 0.5
-
-
-def five_points(points: Any) -> dict[str, tuple[float, float]]:
-    """Points ``(5, 2)`` in the order of :data:`FIVE_POINTS`, by name."""
-    return {name: (float(x), float(y)) for name, (x, y) in zip(FIVE_POINTS, points, strict=True)}
