@@ -22,7 +22,7 @@ from captum_face.photos.faces import Face
 from captum_face.photos.finding import FaceChoice, NoFaceError, choose_face, find_faces
 from captum_face.photos.photo import Photo, load_photo
 
-__all__ = ["ALIGN", "PhotoCrop", "PhotoView", "align_face", "load_crop", "realign"]
+__all__ = ["ALIGN", "PhotoCrop", "PhotoView", "align_face", "is_aligned", "load_crop", "realign"]
 
 #: When images are aligned: those that are no crops of the model's size, all, or none.
 ALIGN = ("auto", "always", "never")
