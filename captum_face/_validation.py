@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import TypeAlias
 
@@ -78,6 +78,16 @@ def require_positive_int(value: object, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"expected {what} to be an integer of at least 1, got {value!r}")
     return int(value)
+
+
+def require_size(value: object, what: str) -> tuple[int, int] | None:
+    """Height and width of images: two numbers, one for both, or None as it is."""
+    if value is None:
+        return None
+    sides = (value, value) if isinstance(value, int) else value
+    if not isinstance(sides, Sequence) or isinstance(sides, str) or len(sides) != 2:
+        raise TypeError(f"expected {what} as (height, width) or one number for both, got {value!r}")
+    return require_positive_int(sides[0], what), require_positive_int(sides[1], what)
 
 
 def require_labels(same: object, n: int) -> Tensor:

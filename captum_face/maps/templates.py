@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from captum_face._validation import require_choice
+from captum_face._validation import require_choice, require_size
 
 __all__ = ["FIVE_POINTS", "TEMPLATES", "Template", "resolve_template"]
 
@@ -51,15 +51,16 @@ class Template:
                 f"{', '.join(missing)}"
             )
 
-    def resized(self, size: tuple[int, int] | None) -> Template:
-        """The same template in crops ``(height, width)`` of another size; None for its own.
+    def resized(self, size: int | tuple[int, int] | None) -> Template:
+        """The same template in crops of another size: ``(height, width)``, or one number; None for its own.
 
         Crops are enlarged by the ratio of their longer sides, as InsightFace does it, and narrower or lower
         ones are cut alike on both sides; those along a box are stretched.
         """
-        if size is None or tuple(size) == self.size:
+        wanted = require_size(size, "size")
+        if wanted is None or wanted == self.size:
             return self
-        height, width = size
+        height, width = wanted
         ratio = max(height, width) / max(self.size)
         if self.margin is not None:
             x_ratio, y_ratio = width / self.size[1], height / self.size[0]

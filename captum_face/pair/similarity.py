@@ -19,6 +19,7 @@ from captum_face._validation import (
     require_pair,
     require_positive_int,
     require_scores,
+    require_size,
 )
 from captum_face.maps.templates import Template, resolve_template
 from captum_face.pair._state import alone, holds, owner_of, tensor_float_32, without_autocast
@@ -116,9 +117,10 @@ class PairSimilarity(nn.Module):
             :class:`~captum_face.photos.Template` of your own; None for an alignment that is not known.
             Photos are aligned to it, and results check crops against it. ``"auto"`` is the preset's, and
             ``"arcface"`` where there is no preset.
-        image_size: Height and width of the model's images, to which photos are cropped. None for the
-            ``input_size`` of the model, if it has such an attribute, or else the preset's. Where neither is
-            there the size is not known, and photos are cropped only if that is asked for.
+        image_size: Height and width of the model's images, or one number for both, to which photos are
+            cropped. None for the ``input_size`` of the model, if that is height and width, or else the
+            preset's. Where neither is there the size is not known, and photos are cropped only if that is
+            asked for.
 
     Shape: images ``(N, C, H, W)`` in [0, 1], RGB; a batch of 1 on one side broadcasts against N.
 
@@ -147,7 +149,7 @@ class PairSimilarity(nn.Module):
         select: int | str | Callable[[Any], Tensor] | None = None,
         precision: str = "float32",
         alignment: str | Template | None = "auto",
-        image_size: tuple[int, int] | None = None,
+        image_size: int | tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         if not callable(embedding_model):
@@ -171,9 +173,9 @@ class PairSimilarity(nn.Module):
         self.precision = require_choice(precision, PRECISIONS, "precision")
         preset = PRESETS.get(preprocess) if isinstance(preprocess, str) else None
         #: Height and width of the model's images; None if they are not known.
-        self.image_size = _image_size(
-            image_size or getattr(embedding_model, "input_size", None) or (preset.size if preset else None)
-        )
+        self.image_size = require_size(image_size, "image_size")
+        if self.image_size is None:
+            self.image_size = _own_size(embedding_model) or (preset.size if preset else None)
         if alignment == "auto":
             alignment = preset.template if preset else "arcface"
         self.alignment = alignment
@@ -476,12 +478,12 @@ def score_pairs(forward_func: Callable[..., Tensor], image_a: Tensor, image_b: T
     return require_scores(forward_func(*ends), count, image_a)
 
 
-def _image_size(size: Any) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    if isinstance(size, Sequence) and len(size) == 2:
-        return require_positive_int(size[0], "image_size"), require_positive_int(size[1], "image_size")
-    raise TypeError(f"expected image_size as (height, width), got {size!r}")
+def _own_size(model: object) -> tuple[int, int] | None:
+    """What a model says of its images; an attribute that is no height and width means something else."""
+    size = getattr(model, "input_size", None)
+    if isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size):
+        return size[0], size[1]
+    return None
 
 
 def _describe(answer: Any) -> str:

@@ -223,7 +223,7 @@ class PhotoCrop:
 def align_face(
     photo: AnyImage | Photo,
     template: str | Template = "arcface",
-    size: tuple[int, int] | None = None,
+    size: int | tuple[int, int] | None = None,
     *,
     face: FaceChoice = None,
     among_several: FaceChoice = None,
@@ -237,7 +237,7 @@ def align_face(
     Args:
         photo: A path, a Pillow image, an array, a tensor or a :class:`~captum_face.photos.Photo`.
         template: A name of :data:`~captum_face.photos.TEMPLATES`, or a template of your own.
-        size: Height and width of the crop; None for the template's.
+        size: Height and width of the crop, or one number for both; None for the template's.
         face: Which of several faces: a number in the order of :func:`~captum_face.photos.find_faces`, or a
             point ``(x, y)`` of the photo, whose nearest face is taken; None for the largest.
         among_several: The same, for photos of several faces alone.

@@ -47,13 +47,13 @@ class Face:
         return math.dist(self.landmarks["left_eye"], self.landmarks["right_eye"])
 
     def transform(
-        self, template: str | Template = "arcface", size: tuple[int, int] | None = None
+        self, template: str | Template = "arcface", size: int | tuple[int, int] | None = None
     ) -> NDArray[np.float64]:
         """The transform ``(2, 3)`` that takes points ``(x, y)`` of the photo to the crop.
 
         Args:
             template: A name of :data:`TEMPLATES`, or a template of your own.
-            size: Height and width of the crop; None for the template's.
+            size: Height and width of the crop, or one number for both; None for the template's.
 
         Raises:
             ValueError: no such template; landmarks that all lie on one spot.
@@ -70,12 +70,12 @@ class Face:
         return inverted(fit(wanted, own)) if chosen.nearest_in_photo else fit(own, wanted)
 
     def inverse(
-        self, template: str | Template = "arcface", size: tuple[int, int] | None = None
+        self, template: str | Template = "arcface", size: int | tuple[int, int] | None = None
     ) -> NDArray[np.float64]:
         """The transform ``(2, 3)`` that takes points ``(x, y)`` of the crop to the photo."""
         return inverted(self.transform(template, size))
 
-    def crop(self, template: str | Template = "arcface", size: tuple[int, int] | None = None) -> Tensor:
+    def crop(self, template: str | Template = "arcface", size: int | tuple[int, int] | None = None) -> Tensor:
         """The aligned crop ``(1, 3, H, W)`` in [0, 1], RGB; black where the photo ends.
 
         Arguments are those of :meth:`transform`. Antialiased where the photo shrinks.

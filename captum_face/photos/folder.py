@@ -74,7 +74,7 @@ def align_folder(
     folder: str | Path,
     output: str | Path,
     template: str | Template = "arcface",
-    size: tuple[int, int] | None = None,
+    size: int | tuple[int, int] | None = None,
     *,
     detector: Detector | str | Path | None = None,
     max_pixels: int | None = None,

@@ -145,3 +145,20 @@ def test_rates_on_real_crops(shared):
         assert shares_passed(changed) < 0.1
     photos = [load_image(path) for path in sorted((shared / "photos").iterdir())]
     assert not any(check_faces(photo)[0].passed for photo in photos)
+
+
+def test_image_size_of_a_pair():
+    flat = torch.nn.Flatten()
+    assert PairSimilarity(flat).image_size is None
+    assert PairSimilarity(flat, preprocess="facenet").image_size == (160, 160)
+    assert PairSimilarity(flat, preprocess="imagenet").image_size is None
+    pair = PairSimilarity(flat, preprocess="arcface", image_size=128)
+    assert pair.image_size == pair.template.size == (128, 128)
+    assert pair.template.points["left_eye"] == pytest.approx((38.2946 * 128 / 112, 51.6963 * 128 / 112))
+    flat.input_size = (112, 96)
+    assert PairSimilarity(flat, preprocess="facenet").image_size == (112, 96)
+    flat.input_size = (3, 112, 112)  # of something else
+    assert PairSimilarity(flat).image_size is None
+    for wrong, error in ((0, ValueError), ((112,), TypeError), ("112", TypeError), ((1.5, 2), ValueError)):
+        with pytest.raises(error, match="image_size"):
+            PairSimilarity(torch.nn.Flatten(), image_size=wrong)
