@@ -14,6 +14,7 @@ from captum_face.photos.detectors import (
 )
 from captum_face.photos.faces import Face
 from captum_face.photos.finding import NoFaceError, choose_face, find_faces
+from captum_face.photos.folder import AlignedFolder, align_folder
 from captum_face.photos.photo import MAX_PIXELS, Photo, load_photo
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "FIVE_POINTS",
     "MAX_PIXELS",
     "TEMPLATES",
+    "AlignedFolder",
     "Detector",
     "DlibDetector",
     "Face",
@@ -34,6 +36,7 @@ __all__ = [
     "Template",
     "YuNetDetector",
     "align_face",
+    "align_folder",
     "choose_face",
     "find_faces",
     "load_crop",

@@ -61,10 +61,8 @@ class AlignedFolder:
         return {row["image"]: row["reason"] for row in self.rows if not row["crop"]}
 
     def __str__(self) -> str:
-        text = (
-            f"{len(self.rows)} photos: {self.aligned} aligned, {self.remarked} of them with remarks, "
-            f"{len(self.refused)} refused"
-        )
+        count = f"{len(self.rows)} photo" + "s" * (len(self.rows) != 1)
+        text = f"{count}: {self.aligned} aligned, {self.remarked} of them with remarks, {len(self.refused)} refused"
         if self.new:
             text += f"; {self.new} looked at, {self.seconds / self.new:.2f} s each"
         return text

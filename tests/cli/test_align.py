@@ -46,7 +46,7 @@ def test_no_crop_at_all_is_an_error(photos):
     (photos / "photos" / "a.jpg").unlink()
     result = run(*ALIGN)
     assert result.exit_code == 1
-    assert "1 photos: 0 aligned" in result.stdout
+    assert "1 photo: 0 aligned" in result.stdout
 
 
 @pytest.mark.parametrize(

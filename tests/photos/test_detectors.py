@@ -130,6 +130,9 @@ def test_yunet(opencv, tmp_path):
     assert [*face.landmarks] == [*FIVE_POINTS]
     assert face.confidence == pytest.approx(0.9)
     assert opencv == [(str(path), "", (320, 320), 0.7), (320, 640), (640, 1280)]
+    before = repr(YuNetDetector(path))
+    path.write_bytes(b"another")
+    assert repr(YuNetDetector(path)) != before
     with pytest.raises(
         ValueError, match=r"found none: YuNet \(yunet.onnx\) looked at it in 200 x 400 pixels"
     ):

@@ -51,7 +51,8 @@ class InsightFaceDetector:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"InsightFaceDetector({self._app_name})"
+        settings = (f"{key}={getattr(self.app, key, None)}" for key in ("det_size", "det_thresh"))
+        return f"InsightFaceDetector({self._app_name}, {', '.join(settings)})"
 
     def find(self, photo: Photo) -> list[Face]:
         with self._lock:

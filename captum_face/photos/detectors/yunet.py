@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from pathlib import Path
 
@@ -55,7 +56,8 @@ class YuNetDetector:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"YuNetDetector({self.path.name}, threshold={self.threshold:g})"
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
+        return f"YuNetDetector({self.path.name}, threshold={self.threshold:g}, sha256 {digest})"
 
     def find(self, photo: Photo) -> list[Face]:
         for scale in self._scales(photo):
