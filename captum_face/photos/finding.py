@@ -17,7 +17,7 @@ from captum_face.photos.photo import Photo, load_photo
 
 __all__ = ["FaceChoice", "NoFaceError", "choose_face", "find_faces"]
 
-#: How a face of a photo is chosen: by its number, or by the point that is nearest; None for the largest.
+#: Which face of a photo is chosen, by its number, or by the point that is nearest; None for the largest.
 FaceChoice: TypeAlias = int | tuple[float, float] | None
 
 

@@ -62,7 +62,8 @@ class AlignedFolder:
 
     def __str__(self) -> str:
         count = f"{len(self.rows)} photo" + "s" * (len(self.rows) != 1)
-        text = f"{count}: {self.aligned} aligned, {self.remarked} of them with remarks, {len(self.refused)} refused"
+        text = f"{count}: {self.aligned} aligned, {self.remarked} of them with remarks"
+        text += f", {len(self.refused)} refused"
         if self.new:
             text += f"; {self.new} looked at, {self.seconds / self.new:.2f} s each"
         return text
