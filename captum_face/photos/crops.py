@@ -24,7 +24,7 @@ from captum_face.photos.photo import Photo, load_photo
 
 __all__ = ["ALIGN", "PhotoCrop", "PhotoView", "align_face", "is_aligned", "load_crop", "realign"]
 
-#: When images are aligned: those that are no crops of the model's size, all, or none.
+#: Which images are aligned, those that are no crops of the model's size, all, or none.
 ALIGN = ("auto", "always", "never")
 # Longest sides in pixels of the copies of a photo that a crop keeps for figures: the whole, and the face.
 _WHOLE, _CLOSEUP = 1024, 512
@@ -433,7 +433,7 @@ def _given(
 def is_aligned(
     image: AnyImage | Photo, template: Template | None, size: tuple[int, int] | None, align: str
 ) -> bool:
-    """Whether :func:`load_crop` looks for a face in an image; arguments are its own."""
+    """Whether :func:`~captum_face.photos.load_crop` looks for a face in an image; arguments are its own."""
     if align != "auto":
         return align == "always"
     if template is None or size is None or isinstance(image, Tensor):
