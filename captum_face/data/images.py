@@ -196,11 +196,15 @@ class _Unfit(ValueError):
     """An image that was read, and whose values do not mean what a face's picture means."""
 
 
+class _Unreadable(ValueError):
+    """An image that could not be read; the message names it."""
+
+
 def _unreadable(what: str, error: Exception) -> ValueError:
     # Every format has its own exceptions for damaged files, some of them without a word.
-    if isinstance(error, _Unfit):
+    if isinstance(error, (_Unfit, _Unreadable)):
         return error
-    return ValueError(f"could not read the {what}: {str(error) or type(error).__name__}")
+    return _Unreadable(f"could not read the {what}: {str(error) or type(error).__name__}")
 
 
 def _read(image: Image.Image, what: str) -> Tensor:

@@ -58,6 +58,17 @@ class Cohort(NamedTuple):
     rendered: bool  #: whether they are rendered, because none were given
 
 
+def _how_to_align(template: Template | None, like: Tensor) -> str:
+    if template is None or template.name not in TEMPLATES:
+        return "; align and resize them as the images are"
+    height, width = like.shape[-2:]
+    size = "" if (height, width) == TEMPLATES[template.name].size else f" --size {width}x{height}"
+    return (
+        f"; captum-face align FOLDER --template {template.name}{size} --output CROPS cuts them out of photos "
+        "and of crops of another alignment"
+    )
+
+
 def require_cohort(cohort: object, images: tuple[Tensor, Tensor], template: Template | None = None) -> Cohort:
     """Aligned faces of other people, like the images in size, channels, dtype and device.
 
@@ -91,7 +102,7 @@ def require_cohort(cohort: object, images: tuple[Tensor, Tensor], template: Temp
     if faces.shape[1:] != like.shape[1:]:
         raise ValueError(
             f"expected cohort (M, {', '.join(map(str, like.shape[1:]))}), of the size of the images, got "
-            f"{tuple(faces.shape)}"
+            f"{tuple(faces.shape)}{_how_to_align(template, like)}"
         )
     if len(faces) < FEWEST:
         warnings.warn(

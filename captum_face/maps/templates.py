@@ -11,11 +11,42 @@ from dataclasses import dataclass, field, replace
 
 from captum_face._validation import require_choice, require_size
 
-__all__ = ["FIVE_POINTS", "TEMPLATES", "Template", "resolve_template"]
+__all__ = ["FIVE_POINTS", "TEMPLATES", "Template", "fault_of_points", "resolve_template"]
 
 #: The points that every detector of landmarks knows: centres of the eyes, tip of the nose, corners of the
 #: mouth.
 FIVE_POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+
+
+#: Faces whose five points lie within fewer pixels than this are given in other units.
+_FEWEST_PIXELS = 2.0
+#: How far left and right must be swapped, in distances from the eyes to the mouth, to be called so: in a face
+#: seen from the side they lie close together.
+_SWAPPED = 0.2
+
+
+def fault_of_points(points: Mapping[str, tuple[float, float]]) -> str | None:
+    """What is wrong with where :data:`FIVE_POINTS` lie, in words; None if they can be those of a face.
+
+    No turn is wrong. No face has left and right swapped, as seen with the eyes above the mouth, and a fit to
+    such points would be upside down.
+    """
+    eye_l, eye_r, nose, mouth_l, mouth_r = (points[name] for name in FIVE_POINTS)
+    if max(max(axis) - min(axis) for axis in zip(eye_l, eye_r, nose, mouth_l, mouth_r, strict=True)) < (
+        _FEWEST_PIXELS
+    ):
+        return (
+            f"whose landmarks all lie within {_FEWEST_PIXELS:g} pixels; where they are shares of an image's "
+            "size, multiply them by its width and height"
+        )
+    across = [eye_r[i] - eye_l[i] + mouth_r[i] - mouth_l[i] for i in (0, 1)]
+    down = [mouth_l[i] + mouth_r[i] - eye_l[i] - eye_r[i] for i in (0, 1)]
+    if across[0] * down[1] - across[1] * down[0] < -_SWAPPED * (down[0] ** 2 + down[1] ** 2):
+        return (
+            "in whose landmarks left and right are swapped; left and right are the viewer's, and points are "
+            "(x, y)"
+        )
+    return None
 
 
 @dataclass(frozen=True)
@@ -50,6 +81,8 @@ class Template:
                 f"expected a template with the points {', '.join(FIVE_POINTS)}, got none for "
                 f"{', '.join(missing)}"
             )
+        if fault := fault_of_points(self.points):
+            raise ValueError(f"expected a template in pixels of the crop, got {self.name}, {fault}")
 
     def resized(self, size: int | tuple[int, int] | None) -> Template:
         """The same template in crops of another size: ``(height, width)``, or one number; None for its own.

@@ -18,6 +18,7 @@ from captum_face.data.images import AnyImage, image_size, single_image
 from captum_face.maps.templates import FIVE_POINTS, Template, resolve_template
 from captum_face.photos._warping import apply, fit, inverted, require_extra, warp
 from captum_face.photos.detectors import Detector, resolve_detector
+from captum_face.photos.detectors._looking import resized, shrinking
 from captum_face.photos.faces import Face
 from captum_face.photos.finding import FaceChoice, NoFaceError, choose_face, find_faces
 from captum_face.photos.photo import Photo, load_photo
@@ -271,10 +272,12 @@ def align_face(
 def no_face(photo: Photo, detector: Detector) -> NoFaceError:
     """The error on a photo without a face, which says what was tried and what to do."""
     how = detector.tried(photo) if hasattr(detector, "tried") else f"{type(detector).__name__} found none"
+    # In fewer pixels, as this is advice that people wait for.
+    small = replace(photo, pixels=resized(photo.pixels, shrinking(photo, _TURNED_PIXELS)))
     turned = [
         way
         for quarters, way in enumerate(_TURNS, start=1)
-        if _finds(detector, replace(photo, pixels=np.rot90(photo.pixels, quarters).copy()))
+        if _finds(detector, replace(small, pixels=np.rot90(small.pixels, quarters).copy()))
     ]
     advice = (
         f"There is one with the photo turned by {' or '.join(turned)}: turn it so"
@@ -287,6 +290,8 @@ def no_face(photo: Photo, detector: Detector) -> NoFaceError:
     )
 
 
+#: The most pixels at which a turned photo is looked at.
+_TURNED_PIXELS = 1_000_000
 #: A photo turned by one, two and three quarters, as ``numpy.rot90`` does.
 _TURNS = ("90 degrees anticlockwise", "180 degrees", "90 degrees clockwise")
 

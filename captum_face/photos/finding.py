@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from captum_face.data.images import AnyImage
-from captum_face.maps.templates import FIVE_POINTS
+from captum_face.maps.templates import FIVE_POINTS, fault_of_points
 from captum_face.photos.detectors import Detector, resolve_detector
 from captum_face.photos.faces import Face
 from captum_face.photos.photo import Photo, load_photo
@@ -47,7 +47,8 @@ def find_faces(
     Raises:
         ImportError: the detector is not installed; the message says what installs it.
         FileNotFoundError, TypeError, ValueError: as :func:`load_photo`; also a detector whose answer is no
-            face: without one of :data:`FIVE_POINTS`, not finite, or with landmarks far outside the photo.
+            face: without one of :data:`FIVE_POINTS`, not finite, left and right swapped, in other units than
+            pixels, or with landmarks far outside the photo.
     """
     photo = load_photo(photo, channels=channels, max_pixels=max_pixels)
     finder = resolve_detector(detector)
@@ -115,6 +116,8 @@ def _checked(face: Any, detector: Any) -> Face:
             f"expected finite landmarks and a box (left, top, right, bottom) from {name}, got the box "
             f"{tuple(face.box)} and the landmarks {dict(face.landmarks)}"
         )
+    if fault := fault_of_points(face.landmarks):
+        raise ValueError(f"expected landmarks in pixels of {face.photo.name} from {name}, got a face {fault}")
     height, width = face.photo.size
     # A face that the border cuts has landmarks a little outside.
     beyond = np.maximum(-points, points - (width - 1, height - 1)).max(1)

@@ -500,6 +500,15 @@ def load_crops(
             f"expected face={among_several!r} with a photo that is aligned, got two images that are taken as "
             "they are; align='always' aligns them"
         )
+    sizes = [tuple(image.shape[-2:]) for image, _ in loaded]
+    if pair.image_size is None and sizes[0] != sizes[1]:
+        got = " and ".join(
+            f"{name} of {size[1]} x {size[0]}" for name, size in zip(names, sizes, strict=True)
+        )
+        raise ValueError(
+            f"expected two crops of one size, as the size of the model's images is not known, got {got}; say "
+            "it with PairSimilarity(image_size=(height, width)), and photos are aligned to it"
+        )
     return loaded
 
 

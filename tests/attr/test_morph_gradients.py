@@ -212,7 +212,10 @@ def test_all_partners_share_the_cohort_points(strict, images, cohort):
         ({"position": 1.5}, r"expected position in \[0, 1\]"),
         ({"internal_batch_size": 0}, "internal_batch_size"),
         ({"threshold": float("nan")}, "finite threshold"),
-        ({"cohort": torch.rand(5, 3, 8, 8)}, "of the size of the images"),
+        (
+            {"cohort": torch.rand(5, 3, 8, 8)},
+            "of the size of the images.*align FOLDER --template arcface --size",
+        ),
     ],
 )
 def test_bad_options_before_any_pass(strict, images, cohort, options, message):

@@ -337,6 +337,12 @@ def test_no_images(tmp_path):
         load_image(text)
     with pytest.raises(ValueError, match="could not read the image .*text.png"):
         image_size(text)
+    whole = tmp_path / "whole.jpg"
+    Image.effect_noise((64, 64), 50).save(whole)
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(whole.read_bytes()[:-500])
+    with pytest.raises(ValueError, match=r"^could not read the image \S*cut.jpg: image file is truncated"):
+        load_image(cut)
     for source in (None, 3, b"face.png"):
         with pytest.raises(TypeError, match="expected an image as a path, a Pillow image or a numpy array"):
             load_image(source)

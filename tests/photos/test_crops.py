@@ -17,6 +17,7 @@ from captum_face.photos import (
     Photo,
     Template,
     align_face,
+    find_faces,
     load_photo,
 )
 from captum_face.photos._warping import apply, warp
@@ -296,3 +297,45 @@ def test_photo_that_lies_on_its_side_is_told_so():
         align_face(Photo(np.rot90(pixels, 2).copy()), detector=Upright())
     with pytest.raises(NoFaceError, match=r"found none: .*Turn the photo upright.*LandmarkFile"):
         align_face(Photo(np.zeros((200, 150, 3), np.uint8)), detector=Upright())
+
+
+def _swapped(points):
+    names = {"left_eye": "right_eye", "mouth_left": "mouth_right"}
+    names |= {theirs: ours for ours, theirs in names.items()}
+    return {names.get(name, name): point for name, point in points.items()}
+
+
+@pytest.mark.parametrize("degrees", [-120, 0, 60, 180])
+def test_landmarks_of_the_persons_own_left_are_refused(degrees):
+    face = placed("arcface", similarity(degrees, 2, 300, 300))
+    assert find_faces(noise(600, 600), Planted([face]), channels="rgb")
+    for wrong in (
+        {**face, "landmarks": _swapped(face["landmarks"])},
+        {**face, "landmarks": {name: (y, x) for name, (x, y) in face["landmarks"].items()}},
+    ):
+        with pytest.raises(ValueError, match=r"photo from Planted, got a face in whose .* right are swapped"):
+            find_faces(noise(600, 600), Planted([wrong]), channels="rgb")
+
+
+def test_landmarks_of_a_face_from_the_side_are_not_swapped():
+    for turn in np.linspace(1, -0.1, 12):  # the far eye comes near, and a little beyond
+        points = {
+            name: (300 + turn * (x - 56), 2 * y) for name, (x, y) in TEMPLATES["arcface"].points.items()
+        }
+        face = {"box": (200, 50, 400, 250), "landmarks": points}
+        assert find_faces(noise(600, 600), Planted([face]), channels="rgb")
+
+
+def test_landmarks_as_shares_of_the_photo_are_refused():
+    points = {name: (x / 112, y / 112) for name, (x, y) in TEMPLATES["arcface"].points.items()}
+    face = {"box": (0.1, 0.1, 0.9, 0.9), "landmarks": points}
+    with pytest.raises(ValueError, match="multiply them by its width and height"):
+        find_faces(noise(600, 600), Planted([face]), channels="rgb")
+
+
+def test_templates_that_no_face_fits_are_refused():
+    points = dict(TEMPLATES["arcface"].points)
+    with pytest.raises(ValueError, match="got own, in whose landmarks left and right are swapped"):
+        Template("own", (112, 112), _swapped(points))
+    with pytest.raises(ValueError, match="got own, whose landmarks all lie within 2 pixels"):
+        Template("own", (112, 112), {name: (x / 112, y / 112) for name, (x, y) in points.items()})

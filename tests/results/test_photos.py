@@ -294,7 +294,7 @@ def test_a_detector_that_answers_nonsense(model, people, photo):
         with pytest.raises(ValueError, match=message):
             explain(model, path, people[1], detector=Wrong(**changes))
     one_spot = dict.fromkeys(face.landmarks, (50.0, 50.0))
-    with pytest.raises(ValueError, match="all of them on one spot"):
+    with pytest.raises(ValueError, match="all lie within 2 pixels"):
         explain(model, path, people[1], detector=Wrong(landmarks=one_spot))
 
 
@@ -306,3 +306,10 @@ def test_photos_without_a_file_are_called_as_the_figure_does(model, photo):
     assert found.remarks["faces_b"].startswith("image B shows 2 faces")
     found = explain(model, picture, picture, detector=detector, names=("left", "right"))
     assert found.remarks["faces_b"].startswith("right shows 2 faces")
+
+
+def test_photos_for_a_model_of_unknown_size():
+    pair = PairSimilarity(lambda images: images.mean((2, 3)))
+    photos = [np.zeros((50, width, 3), np.uint8) for width in (40, 60)]
+    with pytest.raises(ValueError, match=r"40 x 50 and image B of 60 x 50; say it with .*image_size="):
+        explain(pair, *photos, method="random", channels="rgb")
