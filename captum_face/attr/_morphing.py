@@ -216,7 +216,7 @@ class Ends(NamedTuple):
             )
             if similar is not None:
                 sides.remarks["similar_members"] = f"members who score like the pair's own person: {similar}"
-            warn_unaligned(sides.images, sides.alignment)
+            warn_unaligned(sides.images, sides.template)
         members_of_points = cycle_members(cohort.faces, n_points or len(cohort.faces))
         n = sides.n_pairs
         return cls(

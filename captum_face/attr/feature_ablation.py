@@ -8,9 +8,10 @@ from torch import Tensor
 from captum_face._validation import Baselines
 from captum_face.attr.base import PairAttribution, on_sides
 from captum_face.attr.registry import method
+from captum_face.data.alignment import SMALLEST
 from captum_face.engines.masks import feature_masks, with_intact
 from captum_face.engines.sides import Sides
-from captum_face.maps.regions import TEMPLATE_SIZE, face_regions
+from captum_face.maps.regions import face_regions
 from captum_face.pair.passes import BatchSize
 
 __all__ = ["PairFeatureAblation"]
@@ -38,14 +39,15 @@ class PairFeatureAblation(PairAttribution):
 
         Args:
             feature_mask: Integers ``(H, W)``: pixels of one number go together. None for the
-                :func:`~captum_face.maps.face_regions` of aligned 112 x 112 crops, and for a grid of 7
-                by 7 cells on images of another size and for models that expect another alignment.
+                :func:`~captum_face.maps.face_regions` of the template to which the model's images are
+                aligned, and for a grid of 7 by 7 cells where that is not known and on images of less than 28
+                pixels.
 
         Returns:
             ``(attr_a, attr_b)`` in units of score, the same for all pixels of a region. Positive where
             hiding the region lowers the score. Deterministic.
 
-        Cost: for each image a forward pass for each region (11 on a face), one for the intact image and
+        Cost: for each image a forward pass for each region (14 on a face), one for the intact image and
         one for its partner. An image that stands against N others is hidden once with a
         :class:`~captum_face.PairSimilarity`.
 
@@ -64,6 +66,6 @@ class PairFeatureAblation(PairAttribution):
 
 
 def _face_labels(sides: Sides) -> Tensor | None:
-    if sides.size != (TEMPLATE_SIZE, TEMPLATE_SIZE) or sides.alignment != "arcface":
+    if sides.template is None or min(sides.size) < SMALLEST:
         return None
-    return torch.stack(list(face_regions().values())).int().argmax(0)
+    return torch.stack(list(face_regions(sides.template, sides.size).values())).int().argmax(0)

@@ -17,7 +17,6 @@ from captum_face._validation import require_threshold
 from captum_face.attr.spec import MethodSpec
 from captum_face.benchmark._distribution import gathered
 from captum_face.benchmark.metric import Metric
-from captum_face.data.alignment import check_faces
 from captum_face.data.pairs import FacePairs
 from captum_face.engines.cohort import People, choose_cohort
 from captum_face.metrics.verification import eer
@@ -25,6 +24,7 @@ from captum_face.pair.embedding import device_of, read_images
 from captum_face.pair.passes import default_batch_size
 from captum_face.pair.scores import Threshold, shown_summary, threshold_source
 from captum_face.pair.similarity import PairSimilarity
+from captum_face.photos.landmarks import check_crops
 from captum_face.results._saving import versions
 
 __all__ = ["Plan", "device_of", "make_plan", "own_seed", "run_config"]
@@ -250,7 +250,7 @@ def _embed_images(
                 answers, failed = _embedded(pair, batch, device)
                 embeddings.setdefault(shape, {}).update(answers)
                 unreadable.update(failed)
-                checks = check_faces(torch.stack(list(batch.values())), pair.alignment)
+                checks = check_crops(torch.stack(list(batch.values())), pair.template)
                 unaligned.update(
                     (name, check.looks)
                     for name, check in zip(batch, checks, strict=False)

@@ -1,172 +1,52 @@
-"""Is an image a face, aligned as ArcFace's five points say? A check for every image that is explained.
+"""Is an image a face, aligned as a model expects? A check for every image that is explained.
 
-The check compares where an image is darker or brighter than its surroundings with where faces are: dark
-eyes, brows, nostrils and mouth, bright cheeks, forehead, chin and ridge of the nose, drawn around the five
-points of :data:`~captum_face.maps.regions.LANDMARKS`. No photo went into the drawing. An aligned face also
-fits better as it is than moved, turned or resized a little: what a near pose fits better counts against it.
-
-The check sees faces that are clearly misplaced and images that hold no face. It does not see shifts of a few
-pixels, and it takes some aligned faces in profile or in the dark for misplaced ones: the rates are on the
-page on alignment (``docs/studies/alignment.py`` prints them).
+Where landmarks are known, the check measures how far eyes, nose and mouth lie from where the template has
+them. They come as an argument: :func:`~captum_face.photos.find_landmarks` finds them in crops, with dlib's
+predictors, if the extra ``photos`` is installed. Where none are found, and for ArcFace's alignment alone, the
+check looks at the appearance: whether the image is dark and bright where faces are. The page on alignment has
+the rates of both (``docs/studies/alignment.py`` prints them).
 """
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from captum_face._validation import require_images
-from captum_face.data.faces import render_faces
-from captum_face.maps.regions import LANDMARKS, TEMPLATE_SIZE
-from captum_face.maps.signed import smooth
+from captum_face._validation import require_choice, require_images
+from captum_face.data._appearance import LIMIT, SMALLEST, Merit, merits
+from captum_face.maps.landmarks import Landmarks
+from captum_face.maps.templates import Template, resolve_template
 
-__all__ = ["LIMIT", "SMALLEST", "FaceCheck", "check_faces"]
+__all__ = ["FARTHEST", "LIMIT", "SMALLEST", "FaceCheck", "check_faces"]
 
-#: Images below this figure of merit fail; about one of twenty aligned photos has less.
-LIMIT = 0.2
-#: The side at which images are compared, and the least side of an image that can pass. Eyes and mouth are
-#: features of a few such pixels.
-SMALLEST = 28
-#: What a better fit of a near pose counts.
-_PENALTY = 0.5
-#: A pose is named if it fits as well as this, and better by the second than the image as it is.
-_CLEAR, _GAIN = 0.4, 0.15
-#: Middle of the face in pixels of the template, and the Gaussian around it that says how much pixels count.
-_CENTRE, _REACH = (56, 64), 22.4
-
-
-class _Part(NamedTuple):
-    """A Gaussian of the drawn face, in pixels of the 112 x 112 template."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    brightness: float
-
-
-def _face() -> tuple[_Part, ...]:
-    (left_x, left_y), (right_x, right_y) = LANDMARKS["left_eye"], LANDMARKS["right_eye"]
-    middle = LANDMARKS["nose"][0]
-    mouth_y = (LANDMARKS["mouth_left"][1] + LANDMARKS["mouth_right"][1]) / 2
-    return (
-        _Part(left_x, left_y, 8, 4, -1),
-        _Part(right_x, right_y, 8, 4, -1),
-        _Part(left_x - 2, left_y - 7.5, 11, 3.5, -0.5),  # brows
-        _Part(right_x + 2, right_y - 7.5, 11, 3.5, -0.5),
-        _Part(middle, left_y + 4.5, 4, 11, 0.6),  # ridge of the nose
-        _Part(middle, LANDMARKS["nose"][1] + 5, 9, 3, -0.7),  # nostrils, and the shadow below them
-        _Part(left_x - 4, 70, 9, 8, 0.5),  # cheeks
-        _Part(right_x + 4, 70, 9, 8, 0.5),
-        _Part(middle, left_y - 19.5, 20, 8, 0.4),  # forehead
-        _Part(middle, mouth_y - 1, 13, 3.5, -0.8),
-        _Part(middle, mouth_y + 11, 10, 5, 0.4),  # chin
-    )
-
-
-class _Pose(NamedTuple):
-    """How a face may lie in an image."""
-
-    right: float = 0  #: pixels of the template
-    down: float = 0
-    turned: float = 0  #: degrees, clockwise, about the middle of the image
-    size: float = 1
-
-    def __str__(self) -> str:
-        if self.size != 1:
-            return "too large" if self.size > 1 else "too small"
-        if self.turned == 180:
-            return "upside down"
-        if self.turned:
-            way = "clockwise" if self.turned < 180 else "anticlockwise"
-            return f"turned by about {min(self.turned, 360 - self.turned)} degrees {way}"
-        ways = [
-            f"{abs(value)} of {TEMPLATE_SIZE} px {names[value > 0]}"
-            for value, names in ((self.right, ("left", "right")), (self.down, ("up", "down")))
-            if value
-        ]
-        return f"moved by about {' and '.join(ways)}"
-
-
-#: Poses that an aligned face fits worse than its own, which is the first.
-_NEAR = tuple(
-    _Pose(*values) for values in itertools.product((0, -8, 8), (0, -8, 8), (0, -15, 15), (1, 1 / 1.2, 1.2))
-)
-#: Poses that are named: moved, turned or resized.
-_NAMED = (
-    *(_Pose(*values) for values in itertools.product((0, -8, 8, -16, 16, -24, 24), repeat=2)),
-    *(_Pose(turned=angle) for angle in range(15, 360, 15)),
-    *(_Pose(size=size) for size in (1 / 1.4, 1 / 1.2, 1.2, 1.4)),
-)
-
-
-@lru_cache(maxsize=1)
-def _drawings() -> Tensor:
-    """``(2, 112, 112)``: a face as photos show it, and the mean of rendered people, who differ from it."""
-    y, x = torch.meshgrid(*(torch.arange(float(TEMPLATE_SIZE)),) * 2, indexing="ij")
-    drawn = torch.full_like(x, 0.5)
-    for part in _face():
-        away = ((x - part.x) / part.width) ** 2 + ((y - part.y) / part.height) ** 2
-        drawn += 0.2 * part.brightness * (-0.5 * away).exp()
-    return torch.stack([drawn, render_faces(16, strength=0).mean((0, 1))])
-
-
-@lru_cache(maxsize=2)
-def _posed(poses: tuple[_Pose, ...]) -> tuple[Tensor, Tensor]:
-    """How faces look in P poses, and what part of the image counts.
-
-    Returns:
-        Contrasts times windows ``(2, P, SMALLEST ** 2)``, of norm 1 in their window; windows of the same
-        shape without its first dimension.
-    """
-    right, down, turned, size = (
-        torch.tensor(values, dtype=torch.float32)[:, None, None] for values in zip(*poses, strict=True)
-    )
-    middle = (TEMPLATE_SIZE - 1) / 2
-    places = (torch.arange(SMALLEST) + 0.5) * TEMPLATE_SIZE / SMALLEST - 0.5 - middle
-    x, y = places[None, :] - right, places[:, None] - down
-    cosine, sine = torch.deg2rad(turned).cos() / size, torch.deg2rad(turned).sin() / size
-    # Where each pixel of the posed face is in the aligned one.
-    x, y = cosine * x + sine * y, cosine * y - sine * x
-    grid = torch.stack([x, y], -1) / middle
-    drawn = [
-        F.grid_sample(face.expand(len(grid), 1, -1, -1), grid, padding_mode="border", align_corners=True)
-        for face in smooth(_drawings(), TEMPLATE_SIZE / SMALLEST / 2)
-    ]
-    window = (-0.5 * ((x + middle - _CENTRE[0]) ** 2 + (y + middle - _CENTRE[1]) ** 2) / _REACH**2).exp()
-    contrasts = torch.stack([_contrast(faces[:, 0]) for faces in drawn])
-    norms = (contrasts.square() * window).sum((2, 3), keepdim=True).sqrt()
-    return (contrasts * window / norms).flatten(2), window.flatten(1)
-
-
-def _contrast(grey: Tensor) -> Tensor:
-    """How much brighter each pixel is than its surroundings, in units of what is usual around it."""
-    difference = smooth(grey, 0.5) - smooth(grey, 1.75)
-    return difference / (smooth(difference.square(), 2.5) + 1e-5).sqrt()
-
-
-def _fits(images: Tensor, poses: tuple[_Pose, ...]) -> Tensor:
-    """Correlations ``(N, P)`` of images ``(N, SMALLEST, SMALLEST)`` with the better drawing in each pose."""
-    drawings, windows = _posed(poses)
-    contrast = _contrast(images).flatten(1)
-    norm = (contrast.square() @ windows.T).sqrt()
-    return (contrast @ drawings.mT).amax(0) / norm.clamp(min=1e-3)
+#: How far off its place a face may lie on average over the five points, as a share of the template's distance
+#: between the eyes: 4.5 pixels in ArcFace's crops of 112 x 112.
+FARTHEST = 0.128
+# Crops along a box are not fitted to landmarks, so these lie more loosely.
+_LOOSE = 2.0
+#: What checks are made by.
+_WAYS = ("appearance", "landmarks")
+_NAMES = {"arcface": "ArcFace", "facenet": "FaceNet"}
 
 
 @dataclass(frozen=True)
 class FaceCheck:
     """Whether an image is a face, aligned as expected; made by :func:`check_faces`."""
 
-    figure: float  #: of merit in [-2, 1], the correlation with a face less what near poses fit better
-    looks: str  #: what is wrong with a failed image, such as "looks upside down"; empty if it passed
-    limit: float = LIMIT  #: the least figure that passes
+    #: By landmarks how far the face is moved, turned and resized, as the mean distance that this takes the
+    #: five points, in pixels of the image. By appearance the correlation with a face less what near poses fit
+    #: better, in [-2, 1].
+    figure: float
+    looks: str  #: what is wrong with a failed image, such as "it looks upside down"; empty if it passed
+    limit: float = LIMIT  #: the largest figure that passes by landmarks, the least by appearance
     alignment: str = "arcface"  #: what was expected
+    by: str = "appearance"  #: ``"landmarks"`` or ``"appearance"``
+    #: By landmarks how far each of the five points lies from its place, in pixels of the image.
+    distances: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -175,12 +55,24 @@ class FaceCheck:
 
     def message(self, name: str) -> str:
         """One sentence on an image of this name: what was found, beside what was expected."""
+        alignment = f"{_NAMES.get(self.alignment, self.alignment)}'s alignment"
+        if self.by == "appearance":
+            found = (
+                f"{self.figure:.2f}" if self.passed else f"{self.figure:.2f}, expected {self.limit:g} or more"
+            )
+        elif self.distances:
+            eyes = (self.distances["left_eye"] + self.distances["right_eye"]) / 2
+            mouth = (self.distances["mouth_left"] + self.distances["mouth_right"]) / 2
+            found = (
+                f"eyes {eyes:.1f}, nose {self.distances['nose']:.1f}, mouth {mouth:.1f} px from their places"
+            )
+            if not self.passed:
+                found = f"{self.figure:.1f} px off on average, expected at most {self.limit:.1f}; {found}"
+        else:
+            found = "no landmarks found"
         if self.passed:
-            return f"{name} looks like a face in ArcFace's alignment ({self.figure:.2f})"
-        return (
-            f"{name} does not look like a face in ArcFace's alignment: {self.looks} "
-            f"({self.figure:.2f}, expected {self.limit:g} or more)"
-        )
+            return f"{name} looks like a face in {alignment} ({found})"
+        return f"{name} does not look like a face in {alignment}: {self.looks} ({found})"
 
     @classmethod
     def of_summary(cls, summary: Any) -> FaceCheck:
@@ -189,77 +81,91 @@ class FaceCheck:
         Raises:
             KeyError, TypeError, ValueError: another object.
         """
-        figure, limit = float(summary["figure"]), float(summary["limit"])
-        return cls(figure, str(summary["looks"]), limit, str(summary["alignment"]))
+        return cls(
+            float(summary["figure"]),
+            str(summary["looks"]),
+            float(summary["limit"]),
+            str(summary["alignment"]),
+            require_choice(summary.get("by", "appearance"), _WAYS, "check"),
+            {str(name): float(distance) for name, distance in summary.get("distances", {}).items()},
+        )
 
     def summary(self) -> dict[str, Any]:
         """The figures, ready for JSON."""
         return {
             "alignment": self.alignment,
+            "by": self.by,
             "figure": self.figure,
             "limit": self.limit,
+            "distances": dict(self.distances),
             "passed": self.passed,
             "looks": self.looks,
         }
 
 
-def check_faces(images: Tensor, alignment: str | None = "arcface") -> tuple[FaceCheck, ...]:
+def check_faces(
+    images: Tensor,
+    alignment: str | Template | None = "arcface",
+    landmarks: Sequence[Landmarks | None] | None = None,
+) -> tuple[FaceCheck, ...]:
     """Looks whether images are faces in the alignment that a model expects.
 
-    The figure of merit is the correlation of local contrasts with a drawn face, less half of what the best
-    near pose (moved by 8 of 112 pixels, turned by 15 degrees, resized by a fifth) has more. Of images that
-    fail it is searched which pose fits best, among moves up to 24 pixels, all angles and some sizes.
+    By landmarks an image passes if its face lies near its place: moving, turning and resizing it to the
+    template takes the five points by at most an eighth of the distance between the eyes on average
+    (:data:`~captum_face.data.alignment.FARTHEST`), 4.5 pixels in ArcFace's crops; by twice that for crops
+    along a box, such as facenet-pytorch's. Faces differ in shape and expression, which the check leaves out,
+    while its ``distances`` have it. By appearance the figure of merit is the
+    correlation of local contrasts with a drawn face, less half of what the best near pose (moved by 8 of 112
+    pixels, turned by 15 degrees, resized by a fifth) has more.
 
     Args:
-        images: ``(N, C, H, W)`` in [0, 1], of any size; compared at 28 x 28 pixels. Images that are not
-            square are continued to the sides by their border, as 112 x 96 crops of the same alignment need.
-            Images of less than 28 pixels fail.
-        alignment: That of a :class:`~captum_face.PairSimilarity`: ``"arcface"`` for the five points of
-            :data:`~captum_face.maps.regions.LANDMARKS`; Others are not checked.
+        images: ``(N, C, H, W)`` in [0, 1], of any size; by appearance compared at 28 x 28 pixels, where
+            images of less than 28 pixels fail.
+        alignment: That of a :class:`~captum_face.PairSimilarity`: a name of
+            :data:`~captum_face.photos.TEMPLATES` or a template; None for one that is not known.
+        landmarks: Of each image, with None where none were found: from
+            :func:`~captum_face.photos.find_landmarks`. None if none were looked for.
 
     Returns:
-        A :class:`FaceCheck` for each image; none for another alignment than ArcFace's.
+        A :class:`FaceCheck` for each image. None at all for an alignment that is not known, and, where no
+        landmarks were looked for, for another one than ArcFace's. Where they were looked for and not found,
+        other alignments than ArcFace's fail.
 
-    Cost: less than 10 ms for an image on one core of a CPU, and about 0.3 s once for the drawings. Nothing is
-    random.
+    Cost: by appearance less than 10 ms for an image on one core of a CPU, and about 0.3 s once for the
+    drawings. Nothing is random.
 
     Raises:
-        TypeError, ValueError: not images.
+        TypeError, ValueError: not images; no such template; another number of landmarks.
 
     Example::
 
+        >>> import torch
         >>> from captum_face.data import synthetic
         >>> face = synthetic.pair(seed=1).image_a
         >>> [check.passed for check in check_faces(torch.cat([face, face.flip(2)]))]
         [True, False]
     """
     require_images(images)
-    if alignment != "arcface":
+    if alignment is None:
         return ()
-    if min(images.shape[-2:]) < SMALLEST:
-        looks = f"it has only {images.shape[-1]} x {images.shape[-2]} pixels"
-        return tuple(FaceCheck(0.0, looks) for _ in images)
-    grey = images.detach().float().cpu().mean(1, keepdim=True)
-    height, width = grey.shape[-2:]
-    side = max(height, width)
-    left, top = (side - width) // 2, (side - height) // 2
-    grey = F.pad(grey, (left, side - width - left, top, side - height - top), mode="replicate")
-    small = F.interpolate(grey, (SMALLEST, SMALLEST), mode="bilinear", align_corners=False, antialias=True)[
-        :, 0
-    ]
-    fits = _fits(small, _NEAR)
-    as_it_is, best = fits[:, 0], fits.amax(1)
-    figures = as_it_is - _PENALTY * (best - as_it_is)
-    return tuple(
-        FaceCheck(figure, "" if figure >= LIMIT else _looks(one))
-        for figure, one in zip(figures.tolist(), small[:, None], strict=True)
-    )
+    template = resolve_template(alignment).resized((images.shape[-2], images.shape[-1]))
+    known = [None] * len(images) if landmarks is None else list(landmarks)
+    if len(known) != len(images):
+        raise ValueError(f"expected landmarks for {len(images)} images, got {len(known)}")
+    by_appearance = template.name == "arcface"
+    if landmarks is None and not by_appearance:
+        return ()
+    appearance = merits(images) if by_appearance else [None] * len(images)
+    return tuple(map(partial(_check, template), known, appearance))
 
 
-def _looks(image: Tensor) -> str:
-    """What an image looks like that is no aligned face."""
-    fits = _fits(image, _NAMED)[0]
-    best = int(fits.argmax())
-    if fits[best] < max(_CLEAR, float(fits[0]) + _GAIN):
-        return "it shows no clear face"
-    return f"it looks {_NAMED[best]}"
+def _check(template: Template, found: Landmarks | None, merit: Merit | None) -> FaceCheck:
+    # What finds landmarks was made for photos, and puts the mouths of rendered faces elsewhere.
+    if merit is not None and (found is None or merit.rendered):
+        return FaceCheck(merit.figure, merit.looks)
+    if found is None:
+        return FaceCheck(0.0, "it shows no clear face", 0.0, template.name, "landmarks")
+    pose, distances = found.pose(template), found.distances(template)
+    limit = FARTHEST * template.eye_distance * (1 if template.margin is None else _LOOSE)
+    looks = "" if pose.displacement <= limit else str(pose)
+    return FaceCheck(pose.displacement, looks, limit, template.name, "landmarks", distances)

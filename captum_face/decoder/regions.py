@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from captum_face._validation import require_images, require_positive_int
-from captum_face.data.alignment import check_faces
 from captum_face.decoder.maps import decoder_channel_maps
 from captum_face.decoder.network import FaceDecoder, find_decoder
 from captum_face.engines.channels import ChannelMaps, gradient_channel_maps_chunked
-from captum_face.maps.regions import TEMPLATE_SIZE, face_regions
+from captum_face.maps.regions import face_regions
 from captum_face.maps.signed import pixel_map, smooth
 from captum_face.pair.passes import BatchSize
 from captum_face.pair.scores import unit
 from captum_face.pair.similarity import PairSimilarity
+from captum_face.photos.landmarks import check_crops
 
 __all__ = ["Agreement", "ChannelRegions", "channel_map_agreement", "channel_regions"]
 
@@ -73,8 +73,8 @@ def channel_regions(
 
     Args:
         pair: The model.
-        images: Faces ``(N, C, 112, 112)`` in [0, 1], aligned to the template of
-            :func:`~captum_face.maps.face_regions`; what the channels draw is averaged over them.
+        images: Faces ``(N, C, H, W)`` in [0, 1], aligned to the model's template; what the channels draw is
+            averaged over them, and shared among the :func:`~captum_face.maps.face_regions` of the template.
         decoder: The model's decoder or the file of one; None for the bundled model's.
         removal: A removed channel becomes ``"zero"`` or its ``"mean"``.
         directions: Look at so many principal directions of the images' embeddings instead of at channels:
@@ -85,27 +85,23 @@ def channel_regions(
     Cost: N + 1 forward passes of the model and N (D + 1) of the decoder.
 
     Raises:
-        TypeError, ValueError: no decoder for this model; bad images, images of another size than 112 x 112;
-            a model that expects another alignment; more directions than images less one, or than channels.
+        TypeError, ValueError: no decoder for this model; bad images; a model whose alignment is not known;
+            more directions than images less one, or than channels.
 
     Warns:
         UserWarning: more than half of the images do not look like aligned faces.
     """
     require_images(images)
-    if pair.alignment is None:
+    if pair.template is None:
         raise ValueError(
-            "expected a model of ArcFace's alignment, whose regions are known, got a pair with alignment=None"
+            "expected a model whose alignment is known, and with it the regions, got a pair with "
+            "alignment=None"
         )
-    if tuple(images.shape[-2:]) != (TEMPLATE_SIZE, TEMPLATE_SIZE):
-        raise ValueError(
-            f"expected faces aligned to {TEMPLATE_SIZE} x {TEMPLATE_SIZE} pixels, whose regions are known, "
-            f"got {tuple(images.shape)}"
-        )
-    failed = sum(not check.passed for check in check_faces(images, pair.alignment))
+    failed = sum(not check.passed for check in check_crops(images, pair.template))
     if 2 * failed > len(images):
         warnings.warn(
             f"{failed} of {len(images)} images do not look like aligned faces, and the names of regions mean "
-            "nothing on such: align them to captum_face.maps.LANDMARKS",
+            f"nothing on such: align them as the model expects ({pair.alignment})",
             UserWarning,
             stacklevel=2,
         )
@@ -125,10 +121,11 @@ def channel_regions(
         for embedding in embeddings
     ) / len(embeddings)
     assert isinstance(maps, Tensor)  # there is at least one image
-    masks = torch.stack(list(face_regions().values())).to(maps)
+    regions = face_regions(pair.template, (images.shape[-2], images.shape[-1]))
+    masks = torch.stack(list(regions.values())).to(maps)
     drawn = torch.einsum("khw,rhw->kr", maps, masks)
     shares = drawn / drawn.sum(1, keepdim=True).clamp(min=1e-30)
-    return ChannelRegions(maps, shares, masks.mean((1, 2)), tuple(face_regions()), basis)
+    return ChannelRegions(maps, shares, masks.mean((1, 2)), tuple(regions), basis)
 
 
 def _principal(embeddings: Tensor, count: int) -> Tensor:

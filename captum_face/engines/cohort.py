@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from captum_face._validation import require_images
-from captum_face.data.alignment import SMALLEST, check_faces
+from captum_face.data.alignment import SMALLEST
 from captum_face.data.faces import image_files, read_faces, render_faces
 from captum_face.maps.templates import TEMPLATES, Template
 from captum_face.pair.scores import Distance, shown
 from captum_face.pair.similarity import PairSimilarity
 from captum_face.photos.crops import realign
+from captum_face.photos.landmarks import check_crops
 
 __all__ = [
     "FEWEST",
@@ -182,14 +183,14 @@ def warn_of_similar(
     return who
 
 
-def warn_unaligned(images: tuple[Tensor, Tensor], alignment: str | None) -> None:
-    """Warns of images that are no faces in an alignment: see :func:`~captum_face.data.check_faces`."""
+def warn_unaligned(images: tuple[Tensor, Tensor], alignment: str | Template | None) -> None:
+    """Warns of images that are no faces in an alignment: see :func:`~captum_face.photos.check_crops`."""
     if min(images[0].shape[-2:]) < SMALLEST:
         return
     for side, of_side in zip("ab", images, strict=True):
         failed = [
             check.message(f"image_{side}[{i}]")
-            for i, check in enumerate(check_faces(of_side, alignment))
+            for i, check in enumerate(check_crops(of_side, alignment))
             if not check.passed
         ]
         if failed:

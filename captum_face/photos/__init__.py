@@ -15,6 +15,7 @@ from captum_face.photos.detectors import (
 from captum_face.photos.faces import Face
 from captum_face.photos.finding import NoFaceError, choose_face, find_faces
 from captum_face.photos.folder import AlignedFolder, align_folder
+from captum_face.photos.landmarks import check_crops, find_landmarks
 from captum_face.photos.photo import MAX_PIXELS, Photo, load_photo
 
 __all__ = [
@@ -37,8 +38,10 @@ __all__ = [
     "YuNetDetector",
     "align_face",
     "align_folder",
+    "check_crops",
     "choose_face",
     "find_faces",
+    "find_landmarks",
     "load_crop",
     "load_photo",
     "resolve_detector",

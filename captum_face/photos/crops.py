@@ -15,12 +15,14 @@ from torch import Tensor
 
 from captum_face._validation import require_choice
 from captum_face.data.images import AnyImage, image_size, single_image
+from captum_face.maps.landmarks import Landmarks
 from captum_face.maps.templates import FIVE_POINTS, Template, resolve_template
 from captum_face.photos._warping import apply, fit, inverted, require_extra, warp
 from captum_face.photos.detectors import Detector, resolve_detector
 from captum_face.photos.detectors._looking import resized, shrinking
 from captum_face.photos.faces import Face
 from captum_face.photos.finding import FaceChoice, NoFaceError, choose_face, find_faces
+from captum_face.photos.landmarks import remember_landmarks
 from captum_face.photos.photo import Photo, load_photo
 
 __all__ = ["ALIGN", "PhotoCrop", "PhotoView", "align_face", "is_aligned", "load_crop", "realign"]
@@ -406,7 +408,7 @@ def load_crop(
     except NoFaceError as error:
         advice = "If the image is a crop that is aligned already, say align='never' (--align never)"
         raise NoFaceError(f"{error}. {advice}") from error
-    return crop.image.to(device), crop
+    return _kept(crop, device)
 
 
 def _given(
@@ -432,7 +434,7 @@ def _given(
             f"expected a crop for the template {wanted.name} in {wanted.size} (height, width), as the model "
             f"has it, got {image.template.name} in {image.template.size}; align the photo to that"
         )
-    return image.image.to(device), image
+    return _kept(image, device)
 
 
 def is_aligned(
@@ -452,6 +454,12 @@ def is_aligned(
     except ValueError:
         return False  # reading it says what is wrong
     return (height, width) != size
+
+
+def _kept(crop: PhotoCrop, device: torch.device | None) -> tuple[Tensor, PhotoCrop]:
+    """A crop for a caller, whose landmarks are known where the crop is looked at later."""
+    remember_landmarks(crop.image, Landmarks(crop.points, crop.crop_outline))
+    return crop.image.to(device), crop
 
 
 def realign(images: Tensor, source: Template, target: Template) -> Tensor:

@@ -16,13 +16,13 @@ from captum_face._notebook import paragraphs, picture, table
 from captum_face._validation import require_choice, require_pair
 from captum_face.attr.base import PairAttribution
 from captum_face.attr.spec import AnyMethod, MethodSpec
-from captum_face.data.alignment import FaceCheck, check_faces
+from captum_face.data.alignment import FaceCheck
 from captum_face.data.images import AnyImage
 from captum_face.figures._style import png_of
 from captum_face.figures.explanation import show_explanation
 from captum_face.figures.on_photos import show_on_photos
 from captum_face.maps.agreement import Agreement
-from captum_face.maps.regions import TEMPLATE_SIZE, RegionShares, region_shares
+from captum_face.maps.regions import RegionShares, face_regions, region_shares
 from captum_face.maps.signed import pixel_map
 from captum_face.pair.embedding import device_of
 from captum_face.pair.scores import Threshold, decision_text, decision_word, shown_summary, threshold_source
@@ -31,6 +31,7 @@ from captum_face.photos.crops import PhotoCrop, load_crop
 from captum_face.photos.detectors import Detector
 from captum_face.photos.faces import Face
 from captum_face.photos.finding import FaceChoice
+from captum_face.photos.landmarks import check_crops, find_landmarks
 from captum_face.photos.photo import Photo
 from captum_face.results._loading import as_image, read_saved
 from captum_face.results._saving import (
@@ -62,7 +63,7 @@ class Explanation:
     settings: dict[str, Any]  #: the method's options, defaults included, and the pair wrapper's
     names: tuple[str, str] = ("image A", "image B")  #: what the figure calls the two images
     #: Shares of the evidence by face region for both images, see
-    #: :func:`~captum_face.maps.region_shares`; None unless both are 112 x 112 pixels and pass their check.
+    #: :func:`~captum_face.maps.region_shares`; None unless both images pass their check.
     regions: tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]] | None = field(default=None)
     #: Whether each image looks like a face, aligned as the model expects; empty if that is an alignment that
     #: cannot be checked (the ``alignment`` of its :class:`~captum_face.PairSimilarity` is None).
@@ -407,9 +408,14 @@ def explain(
         )
     found = attribution.attribute_detailed(images, **options)
     attr_a, attr_b = map(spec.smoothed, found.attributions)
-    checks = tuple(check for image in images for check in check_faces(image, pair.alignment))
-    of_template = tuple(images[0].shape[-2:]) == (TEMPLATE_SIZE, TEMPLATE_SIZE)
-    aligned = of_template and bool(checks) and all(check.passed for check in checks)
+    checks = tuple(check for image in images for check in check_crops(image, pair.template))
+    regions = None
+    if pair.template is not None and checks and all(check.passed for check in checks):
+        regions = tuple(
+            region_shares(attr, face_regions(pair.template, (image.shape[-2], image.shape[-1]), landmarks))
+            for image, attr, check in zip(images, (attr_a, attr_b), checks, strict=True)
+            for landmarks in (check.by == "landmarks" and find_landmarks(image)) or [None]
+        )
     return Explanation(
         method=spec.label,
         score=pair.score.value(float(found.scores)),
@@ -420,7 +426,7 @@ def explain(
         | {"details": {name: values[0].tolist() for name, values in found.details.items()}},
         names=called,
         crops=(found_crops[0][1], found_crops[1][1]),
-        regions=(region_shares(attr_a), region_shares(attr_b)) if aligned else None,
+        regions=None if regions is None else (regions[0], regions[1]),
         checks=checks,
     )
 

@@ -19,7 +19,7 @@ from captum_face._notebook import paragraphs, picture
 from captum_face._progress import progress_bar
 from captum_face._validation import require_choice, require_images, require_positive_int
 from captum_face.attr.spec import AnyMethod
-from captum_face.data.alignment import FaceCheck, check_faces
+from captum_face.data.alignment import FaceCheck
 from captum_face.data.faces import image_files
 from captum_face.data.images import AnyImage, image_size, single_image
 from captum_face.figures._style import png_of
@@ -34,6 +34,7 @@ from captum_face.photos.crops import PhotoCrop, is_aligned, load_crop
 from captum_face.photos.detectors import Detector
 from captum_face.photos.faces import Face
 from captum_face.photos.finding import FaceChoice
+from captum_face.photos.landmarks import check_crops
 from captum_face.photos.photo import Photo
 from captum_face.results._loading import Saved, as_image, read_saved
 from captum_face.results._saving import ENDINGS, FORMATS, file_name, label_of, save_result, settings, versions
@@ -402,7 +403,7 @@ def identify(
         maps, own_maps, remarks = found.attributions, None, found.remarks
     maps, own_maps = spec.smoothed(maps), None if own_maps is None else spec.smoothed(own_maps)
     of_probe = {f"{topic}_probe": remark for topic, remark in (crop.remarks if crop else {}).items()}
-    checks = check_faces(torch.cat([image, images]), pair.alignment) or (None,) * (len(images) + 1)
+    checks = check_crops(torch.cat([image, images]), pair.template) or (None,) * (len(images) + 1)
     return Identification(
         method=spec.label,
         threshold=threshold_of(pair, options),

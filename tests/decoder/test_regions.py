@@ -62,11 +62,6 @@ def test_principal_directions(faces):
         channel_regions(pair, faces, directions=4)
 
 
-def test_unaligned_faces_are_refused(pair, images):
-    with pytest.raises(ValueError, match="aligned to 112 x 112 pixels"):
-        channel_regions(pair, images[0], decoder=small_decoder())
-
-
 def test_images_of_which_most_are_no_aligned_faces_are_warned_of(faces):
     with pytest.warns(UserWarning, match="4 of 4 images do not look like aligned faces"):
         channel_regions(load_pair("synthetic"), faces.flip(2), directions=3)

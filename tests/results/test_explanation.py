@@ -171,7 +171,7 @@ def test_save_writes_figure_maps_and_summary(pair, faces, tmp_path):
 def test_notebook_display_shows_figure_and_regions(pair, faces, images):
     shown = explain(pair, *faces)._repr_html_()
     assert "data:image/png;base64," in shown
-    assert "left brow" in shown
+    assert "left eyebrow" in shown
     small = explain(pair, images[0][0], images[1][0])
     assert small.regions is None
     assert "<table" not in small._repr_html_()

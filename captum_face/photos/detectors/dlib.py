@@ -16,7 +16,7 @@ from captum_face.photos.detectors._looking import LOOKED_AT, resized, shrinking,
 from captum_face.photos.faces import Face
 from captum_face.photos.photo import Photo
 
-__all__ = ["DlibDetector", "default_detector", "dlib_file"]
+__all__ = ["DlibDetector", "crop_detector", "default_detector", "dlib_file"]
 
 
 def dlib_file(name: str) -> Path:
@@ -53,6 +53,7 @@ class DlibDetector:
     Args:
         max_pixels: The most pixels at which a photo is looked at; larger ones are shrunk for that.
         threshold: How sure the detector must be. 0 is dlib's own; lower finds more, and more that is none.
+        twice: Look again at twice the size where no face was found.
 
     The landmarks are the five of dlib's small predictor, to which its chips are fitted
     (``left_eye_outer``, ..., ``nose_base``), and :data:`FIVE_POINTS` from the 68 of the large one, which are
@@ -67,8 +68,8 @@ class DlibDetector:
 
     name: ClassVar[str] = "dlib's detector"
 
-    def __init__(self, *, max_pixels: int = LOOKED_AT, threshold: float = 0.0) -> None:
-        self.max_pixels, self.threshold = max_pixels, threshold
+    def __init__(self, *, max_pixels: int = LOOKED_AT, threshold: float = 0.0, twice: bool = True) -> None:
+        self.max_pixels, self.threshold, self.twice = max_pixels, threshold, twice
         self._dlib, self._detector, self._five, self._many = _predictors()
 
     def __repr__(self) -> str:
@@ -90,9 +91,9 @@ class DlibDetector:
         sizes = [f"{photo.size[1] * s:.0f} x {photo.size[0] * s:.0f}" for s in self._scales(photo)]
         return f"{self.name} looked at it in {' and '.join(sizes)} pixels, for upright frontal faces"
 
-    def _scales(self, photo: Photo) -> tuple[float, float]:
+    def _scales(self, photo: Photo) -> tuple[float, ...]:
         scale = shrinking(photo, self.max_pixels)
-        return scale, 2 * scale
+        return (scale, 2 * scale) if self.twice else (scale,)
 
     def _face(self, photo: Photo, corners: NDArray[Any], score: float) -> Face:
         left, top, right, bottom = corners
@@ -145,6 +146,16 @@ def default_detector() -> DlibDetector:
         ImportError: dlib is not installed.
     """
     return DlibDetector()
+
+
+@lru_cache(maxsize=1)
+def crop_detector() -> DlibDetector:
+    """The detector for crops, which a face fills.
+
+    Raises:
+        ImportError: dlib is not installed.
+    """
+    return DlibDetector(twice=False)
 
 
 def _corners(box: Any) -> tuple[int, int, int, int]:
