@@ -625,8 +625,8 @@ def show_failed_checks(failed: Mapping[str, str]) -> None:
         click.echo(sentence)
     if failed:
         click.echo(
-            "Align the images as the model expects (--align always does it), or give --alignment none if it "
-            "expects another alignment than ArcFace's"
+            "Align the images as the model expects (--align always does it), or say by --alignment how the "
+            "model expects them, none if that is not known"
         )
 
 

@@ -142,7 +142,7 @@ def benchmark(
     if result.unaligned:
         click.echo(
             f"{len(result.unaligned)} of {len(pairs.image_names)} images do not look like aligned faces: see "
-            "the column unaligned of pairs.csv. Give --alignment none if the model expects another alignment "
+            "the column unaligned of pairs.csv. Give --alignment if the model expects another alignment "
             "than ArcFace's"
         )
     if result.n_reused:

@@ -58,7 +58,7 @@ def find_landmarks(images: Tensor) -> list[Landmarks | None] | None:
 
 
 def remember_landmarks(image: Tensor, landmarks: Landmarks) -> None:
-    """Keeps the landmarks of a crop ``(1, C, H, W)`` that was cut by them, so that they are not looked for again."""
+    """Keeps the landmarks by which a crop ``(1, C, H, W)`` was cut, so that they are not looked for again."""
     _keep(_key(image[0].detach().float().cpu()), landmarks)
 
 

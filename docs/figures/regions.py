@@ -6,7 +6,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from captum_face.data import synthetic
-from captum_face.maps.regions import LANDMARKS, face_regions
+from captum_face.maps.regions import face_regions
+from captum_face.maps.templates import TEMPLATES
 
 regions = face_regions()
 label = torch.stack(list(regions.values())).int().argmax(0)
@@ -20,7 +21,7 @@ axes[1].imshow(image.mean(2), cmap="gray", vmin=0, vmax=1)
 axes[1].imshow(label, cmap=ListedColormap(colours), alpha=0.6, interpolation="nearest")
 axes[1].set_title("its regions", fontsize=9)
 for axis in axes:
-    axis.plot(*zip(*LANDMARKS.values(), strict=True), "x", color="black", markersize=5)
+    axis.plot(*zip(*TEMPLATES["arcface"].points.values(), strict=True), "x", color="black", markersize=5)
     axis.set(xticks=[], yticks=[])
 handles = [Patch(color=colour, label=name) for name, colour in zip(regions, colours, strict=True)]
 figure.legend(handles=handles, loc="outside right center", fontsize=7, frameon=False)

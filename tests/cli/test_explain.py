@@ -346,7 +346,7 @@ def test_images_that_are_no_aligned_faces_are_named_once(folder):
     assert result.exit_code == 0, result.output
     assert result.output.count("flipped.png does not look like a face in ArcFace's alignment") == 1
     assert "a.png does not" not in result.output
-    assert "give --alignment none if it expects another" in result.output
+    assert "say by --alignment how the model expects them" in result.output
     assert not summary(folder, "xssab")["checks"]["image_b"]["passed"]
     result = run(*arguments, "--alignment", "none")
     assert result.exit_code == 0, result.output

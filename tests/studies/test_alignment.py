@@ -22,11 +22,31 @@ def test_changes_are_what_their_names_say():
     assert not torch.equal(tiles, face)
 
 
+def test_a_squeezed_face_keeps_its_place():
+    face = torch.zeros(1, 1, 112, 112)
+    face[..., 26:86] = 1
+    narrow = alignment.squeezed(face)
+    assert narrow.shape == face.shape
+    columns = narrow[0, 0, 0]
+    assert columns.sum() == pytest.approx(42, abs=1)
+    assert columns[56] == 1
+
+
 @pytest.mark.real
 def test_command(run, shared):
+    pytest.importorskip("dlib")
     printed = run("alignment", "--shared", shared)
-    rows = {line[:36].strip(): line[36:].split() for line in printed.splitlines()[2:-1]}
-    assert int(rows["aligned crops"][2].rstrip("%")) <= 10
-    for name in ("moved 16 px down", "turned by 90 degrees", "turned by 180 degrees", "one colour"):
-        assert int(rows[name][2].rstrip("%")) >= 90, name
+    rows = {line[:36].strip(): line[36:].split() for line in printed.splitlines()[7:-1]}
+    assert int(rows["aligned crops"][3].rstrip("%")) <= 10
+    for name in (
+        "moved 8 px down",
+        "moved 16 px down",
+        "turned by 20 degrees",
+        "turned by 180 degrees",
+        "one colour",
+    ):
+        assert int(rows[name][3].rstrip("%")) >= 90, name
+    templates = {line.split()[0]: line.split() for line in printed.splitlines()[3:6]}
+    assert templates.keys() == {"arcface", "dlib", "facenet"}
+    assert float(templates["arcface"][2]) < 5
     assert printed.splitlines()[-1].startswith("time for an image")
