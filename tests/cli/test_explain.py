@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from captum_face import METHODS, explain, smooth
-from captum_face.maps.regions import LANDMARKS
+from captum_face.maps.templates import TEMPLATES
 from captum_face.models import load_pair
 from tests.cli.conftest import run
 
@@ -370,7 +370,7 @@ def test_photos_by_a_file_of_landmarks(folder):
     photo = Image.new("RGB", (400, 300))
     photo.paste(Image.open("a.png").resize((224, 224)), (100, 50))
     photo.save("photo.png")
-    points = {name: (100 + 2 * x, 50 + 2 * y) for name, (x, y) in LANDMARKS.items()}
+    points = {name: (100 + 2 * x, 50 + 2 * y) for name, (x, y) in TEMPLATES["arcface"].points.items()}
     columns = ",".join(f"{name}_x,{name}_y" for name in points)
     (folder / "own.csv").write_text(
         f"image,{columns}\nphoto.png," + ",".join(f"{v}" for point in points.values() for v in point) + "\n"

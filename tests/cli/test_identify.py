@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from captum_face import Identification
-from captum_face.maps.regions import LANDMARKS
+from captum_face.maps.templates import TEMPLATES
 from tests.cli.conftest import run
 
 
@@ -102,9 +102,13 @@ def test_photos(folder, tmp_path):
         photo = Image.new("RGB", (500, 500))
         photo.paste(Image.open(crop).resize((112 * scale, 112 * scale)), (60, 80))
         photo.save(name)
-        points = [value for x, y in LANDMARKS.values() for value in (60 + scale * x, 80 + scale * y)]
+        points = [
+            value
+            for x, y in TEMPLATES["arcface"].points.values()
+            for value in (60 + scale * x, 80 + scale * y)
+        ]
         rows.append(",".join(map(str, (name.rpartition("/")[2], *points))))
-    columns = ",".join(f"{name}_x,{name}_y" for name in LANDMARKS)
+    columns = ",".join(f"{name}_x,{name}_y" for name in TEMPLATES["arcface"].points)
     (folder / "own.csv").write_text("\n".join([f"image,{columns}", *rows]))
     Image.open("a.png").save("gallery/crop.png")
     Image.new("RGB", (300, 200), "green").save("gallery/landscape.png")
