@@ -36,7 +36,7 @@ SMALLEST = 28
 #: What a better fit of a near pose counts.
 _PENALTY = 0.5
 #: A face that passes is rendered if it fits the mean of rendered ones better than the drawn photo by this.
-_RENDERED = 0.05
+_RENDERED = 0.1
 #: A pose is named if it fits as well as this, and better by the second than the image as it is.
 _CLEAR, _GAIN = 0.4, 0.15
 #: Middle of the face in pixels of the template, and the Gaussian around it that says how much pixels count.
