@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
 
 def dlib_rows(photos: Sequence[Photo]) -> list[Row]:
-    """The faces that dlib finds, each beside the nearest of ours."""
+    """The faces that dlib finds, each beside the nearest of ours, with the number that ``face=`` takes."""
     import dlib
 
     detector = dlib.get_frontal_face_detector()
@@ -63,7 +63,7 @@ def dlib_rows(photos: Sequence[Photo]) -> list[Row]:
     rows = []
     for photo in photos:
         ours = find_faces(photo)
-        for number, box in enumerate(detector(photo.pixels, 1)):
+        for box in detector(photo.pixels, 1):
             shape = predictor(photo.pixels, box)
             details = dlib.get_face_chip_details(shape, 150, 0.25)
             chip = dlib.get_face_chip(photo.pixels, shape, size=150, padding=0.25)
@@ -80,7 +80,7 @@ def dlib_rows(photos: Sequence[Photo]) -> list[Row]:
                 descriptor = pair.embed(face.crop("dlib"))[0]
             rows.append(
                 Row(
-                    f"{photo.name} {number}",
+                    f"{photo.name} {ours.index(face)}",
                     math.degrees(math.atan2(-matrix[1, 0], matrix[0, 0]) - details.angle),
                     math.hypot(*matrix[:, 0]) * details.rect.width() / 150,
                     float((crop[0].permute(1, 2, 0) * 255 - torch.from_numpy(chip)).abs().mean()),
