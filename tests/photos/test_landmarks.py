@@ -104,6 +104,7 @@ def test_without_the_extra(monkeypatch):
         raise ImportError("no dlib")
 
     monkeypatch.setattr(module, "crop_detector", missing)
+    monkeypatch.setattr(module, "_known", type(module._known)())
     face = synthetic.pair(seed=1).image_a
     assert find_landmarks(torch.rand(2, 3, 112, 112)) is None
     assert check_crops(face, "arcface") == check_faces(face)
