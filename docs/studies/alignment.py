@@ -165,8 +165,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="the folder with data/ and photos/")
     parser.add_argument("--half", choices=("choose", "report"), default="report")
+    parser.add_argument("--limit", type=int, help="the most crops")
     options = parser.parse_args()
-    crops = read(options.shared, options.half)
+    crops = read(options.shared, options.half)[: options.limit]
     photos = torch.cat([resized(load_image(path)) for path in sorted((options.shared / "photos").iterdir())])
     farthest = FARTHEST * TEMPLATES["arcface"].eye_distance
     print(

@@ -92,7 +92,7 @@ def test_passes_are_counted(method, images):
 @pytest.mark.parametrize(
     ("name", "forward"),
     [
-        ("xface", 2500), ("minplus", 1030), ("rise", 2002), ("occlusion", 342), ("feature_ablation", 26),
+        ("xface", 2500), ("minplus", 1030), ("rise", 2002), ("occlusion", 342), ("feature_ablation", 32),
         ("kernel_shap", 1006), ("integrated_gradients", 102), ("gradient_shap", 42), ("fame", 402),
     ],
 )  # fmt: skip

@@ -205,7 +205,7 @@ def test_model_comes_back_as_it_was(faces):
         ({"image_b": 3}, TypeError, "a path, a Pillow image or a numpy array"),
         ({"image_b": np.zeros((112, 112, 3))}, ValueError, "expected channels='rgb' or channels='bgr'"),
         ({"image_b": torch.rand(2, 3, 112, 112)}, ValueError, "expected one pair, got batches of 1 and 2"),
-        ({"image_b": torch.rand(3, 112, 100)}, ValueError, "same channels and size"),
+        ({"image_b": torch.rand(3, 112, 100)}, ValueError, "two crops of one size.*112 x 112.*100 x 112"),
         ({"names": ("a",)}, ValueError, "names for two images"),
         ({"threshold": float("nan")}, ValueError, "finite threshold"),
         ({"threshold": 30}, ValueError, "a threshold that the score can reach, -1 to 1, got 30"),

@@ -17,7 +17,7 @@ def test_prints_quality_regions_and_agreement(run, monkeypatch):
     monkeypatch.setattr(decoder, "KINDS", ("gradient",))
     printed = run("decoder", *WORDS, "--faces", 2)
     assert printed.startswith("6 held-out images of 6 people: PSNR ")
-    assert printed.count("left_eye") == 2
+    assert printed.count("left_eye ") == 2
     assert [line.split()[0] for line in printed.splitlines()[-3:]] == ["gradient", "decoder", "gradient"]
     assert printed.count("between faces") == 2
 
