@@ -38,7 +38,9 @@ def face_regions(
     size: tuple[int, int] | None = None,
     landmarks: Landmarks | None = None,
 ) -> dict[str, Tensor]:
-    """Masks ``(H, W)`` bool by the names of :data:`~captum_face.maps.regions.REGIONS`. Each pixel is in exactly one region.
+    """Masks ``(H, W)`` bool by the names of :data:`~captum_face.maps.regions.REGIONS`.
+
+    Each pixel is in exactly one region.
 
     Args:
         template: To which the image is aligned: a name of :data:`~captum_face.photos.TEMPLATES` or a
